@@ -1,0 +1,83 @@
+"""What can be wrong with a country's description, said so that its author can mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to mend. ``location`` is dotted, as in ``models[0].engine``; empty for the whole file."""
+
+    location: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.message}" if self.location else self.message
+
+
+class TenantError(ValueError):
+    """A tenant file, or a set of them, that cannot be used. Carries every problem found, not only the first."""
+
+    def __init__(self, path: Path, problems: Iterable[Problem]) -> None:
+        self.path = path
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{path}: {problem}" for problem in self.problems))
+
+
+def suggestion(word: str, candidates: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"``, or nothing when no candidate is near."""
+    near = get_close_matches(word, sorted(candidates), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def explain(error: ValidationError, model: type[BaseModel], subject: str) -> tuple[Problem, ...]:
+    """Pydantic's complaints about ``model`` in plain words; ``subject`` is what the file describes."""
+    return tuple(_problem(details, model, subject) for details in error.errors(include_url=False))
+
+
+def _problem(details: ErrorDetails, model: type[BaseModel], subject: str) -> Problem:
+    *parents, last = location = details["loc"]
+    if details["type"] == "extra_forbidden":
+        hint = suggestion(str(last), _fields(model, parents))
+        at = f" at {_dotted(parents)}" if parents else ""
+        return Problem(_dotted(location), f"unknown key '{last}' in {subject}{at}{hint}")
+    if details["type"] == "missing":
+        return Problem(_dotted(location), f"is required in {subject}")
+    message = details["msg"].removeprefix("Value error, ")
+    given = details["input"]
+    if isinstance(given, str | int | float) and last != "[key]":
+        message = f"{message} (given: {given!r})"
+    return Problem(_dotted(location), message)
+
+
+def _dotted(location: Iterable[str | int]) -> str:
+    dotted = ""
+    for part in location:
+        if isinstance(part, int):
+            dotted += f"[{part}]"
+        elif part != "[key]":
+            dotted += f".{part}" if dotted else part
+    return dotted
+
+
+def _fields(model: type[BaseModel], location: Iterable[str | int]) -> Iterable[str]:
+    """Names of the fields that ``model`` has at ``location``."""
+    for part in location:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_models_in(model.model_fields[part].annotation), model)
+    return model.model_fields
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
