@@ -1,0 +1,1 @@
+"""HTTP/1.1 listeners inside somebody else's event loop: the public door and the private one."""
