@@ -1,0 +1,125 @@
+"""From a model's entry in ``tenant.yaml`` to the arguments of the pinned vLLM.
+
+What a country may name at all is judged in :mod:`tenants.arguments`. Here each named value is held against
+``arguments.json``, a description of the pinned vLLM's own parser, so that a typo is refused in
+milliseconds, before anything starts and without importing vLLM. vLLM's parser has the last word at start.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from pydantic import JsonValue
+
+from tenants.country import Engine, Model
+
+DESCRIPTION = Path(__file__).with_name("arguments.json")
+GIB = 1024**3
+CUDA_DEVICE = Path("/dev/nvidia0")
+SWITCHES = ("switch", "nothing")
+Device = Literal["cpu", "gpu"]
+
+
+class ArgumentsRefused(ValueError):
+    """vLLM would not take these engine arguments. The text says which and why."""
+
+
+class Description(TypedDict):
+    """One argument of vLLM's parser."""
+
+    takes: Literal["switch", "nothing", "one", "many"]
+    """``switch`` can be written ``--no-…`` too, ``nothing`` cannot."""
+    type: Literal["int", "float", "text"]
+    choices: list[str] | None
+
+
+@cache
+def described() -> dict[str, Description]:
+    description: dict[str, Description] = json.loads(DESCRIPTION.read_text())
+    return description
+
+
+def device(engine: Engine) -> Device:
+    """Where the model runs: ``auto`` is a GPU where the node has one."""
+    if engine.device != "auto":
+        return engine.device
+    return "gpu" if CUDA_DEVICE.exists() else "cpu"
+
+
+def arguments(model: Model, weights: str) -> dict[str, JsonValue]:
+    """All arguments for one engine: the country's own, and those that the runtime decides.
+
+    Args:
+        weights: a local folder, or a hub id where the country allows hubs.
+
+    Raises:
+        ArgumentsRefused: for a value that the pinned vLLM would not take.
+    """
+    engine = model.engine
+    check(engine.arguments)
+    chosen: dict[str, JsonValue] = {
+        "model": weights,
+        "served_model_name": [model.id],
+        "enforce_eager": engine.profile == "fast-start",
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "pipeline_parallel_size": engine.pipeline_parallel_size,
+        # Callers see what their organisation's cache saved them (API.md), and nothing else is logged of a request.
+        "enable_prompt_tokens_details": True,
+        "enable_log_requests": False,
+        "disable_fastapi_docs": True,
+    }
+    if device(engine) == "cpu":
+        chosen["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * GIB)
+    elif engine.tensor_parallel_size * engine.pipeline_parallel_size > 1:
+        # Workers join the replica's placement group, whose bundles carry the country's label.
+        chosen["distributed_executor_backend"] = "ray"
+    return {**chosen, **engine.arguments}
+
+
+def check(named: Mapping[str, JsonValue]) -> None:
+    """Hold values against the description of vLLM's parser.
+
+    Raises:
+        ArgumentsRefused: with every problem found, one a line.
+    """
+    problems = [problem for name, value in named.items() if (problem := _problem(name, value))]
+    if problems:
+        raise ArgumentsRefused("\n".join(problems))
+
+
+def _problem(name: str, value: JsonValue) -> str | None:
+    known = described().get(name)
+    if known is None:
+        return f"engine argument '{name}' is not known to the pinned vLLM"
+    if known["takes"] in SWITCHES and not isinstance(value, bool):
+        return f"engine argument '{name}' is true or false, not {value!r}"
+    if known["choices"] and isinstance(value, str | int) and str(value) not in known["choices"]:
+        return f"engine argument '{name}' is one of {', '.join(known['choices'])}, not {value!r}"
+    if known["type"] == "int" and (isinstance(value, bool) or not isinstance(value, int | str)):
+        return f"engine argument '{name}' is a whole number, not {value!r}"
+    if known["type"] == "float" and (isinstance(value, bool) or not isinstance(value, int | float)):
+        return f"engine argument '{name}' is a number, not {value!r}"
+    return None
+
+
+def command_line(chosen: Mapping[str, JsonValue]) -> list[str]:
+    """The arguments as vLLM's parser reads them: the form in which its own checks apply."""
+    line: list[str] = []
+    for name, value in chosen.items():
+        flag = name.replace("_", "-")
+        if value is None:
+            continue
+        takes = described()[name]["takes"]
+        if takes in SWITCHES:
+            line += [f"--{flag}"] if value else [f"--no-{flag}"] * (takes == "switch")
+        elif isinstance(value, list) and takes == "many":
+            line += [f"--{flag}", *map(str, value)]
+        elif isinstance(value, dict | list):
+            line += [f"--{flag}", json.dumps(value)]
+        else:
+            line += [f"--{flag}", str(value)]
+    return line

@@ -1,0 +1,117 @@
+"""What a replica needs of an engine, and what an engine needs to know about who is asking.
+
+An engine speaks vLLM's OpenAI surface as an ASGI application. Who is asking never travels in the body, where a
+client could write it: the replica checks the signed claim, sets :data:`current_claim`, and calls the
+application in that context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serving.types import Endpoint, ServiceClass
+
+
+class EngineDead(RuntimeError):
+    """The engine can no longer serve. The replica that holds it must be replaced."""
+
+
+class NoClaim(RuntimeError):
+    """Somebody reached the engine without a claim. Nothing was generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimFacts:
+    """What an engine may know of a checked claim."""
+
+    organisation: str
+    request_id: str
+    service_class: ServiceClass
+    deadline: float
+    """Unix seconds. Work that cannot start before it is not worth starting."""
+    cache_salt: str
+    """Separates the organisation's prefix cache from everybody else's (R9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an engine has on its plate at this moment."""
+
+    running: int
+    waiting: int
+    outstanding_tokens: int
+    """Prompt tokens not yet prefilled plus answer tokens not yet generated, over running and waiting requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What never changes while an engine runs."""
+
+    model: str
+    context_length: int
+    vocab_size: int
+
+
+current_claim: ContextVar[ClaimFacts | None] = ContextVar("current_claim", default=None)
+"""Who is asking, for the ASGI call in whose context it is set."""
+
+
+def require_claim() -> ClaimFacts:
+    """The current claim. Raises :class:`NoClaim` where there is none."""
+    claim = current_claim.get()
+    if claim is None:
+        raise NoClaim("generation was asked for without a claim")
+    return claim
+
+
+@contextmanager
+def claimed(claim: ClaimFacts) -> Iterator[None]:
+    """Run the block, and every task started in it, on behalf of ``claim``."""
+    token = current_claim.set(claim)
+    try:
+        yield
+    finally:
+        current_claim.reset(token)
+
+
+def guarded(app: ASGIApp) -> ASGIApp:
+    """``app``, whose generating paths raise :class:`NoClaim` before they read a body that nobody vouches for."""
+    generating = frozenset(endpoint.value for endpoint in Endpoint)
+
+    async def guard(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] in generating:
+            require_claim()
+        await app(scope, receive, send)
+
+    return guard
+
+
+class Engine(Protocol):
+    """A language model behind vLLM's OpenAI surface."""
+
+    @property
+    def app(self) -> ASGIApp:
+        """``/v1/{chat/completions,completions,responses,models}``, ``/tokenize`` and ``/health``.
+
+        Generating paths raise :class:`NoClaim` unless :data:`current_claim` is set, and salt the prefix cache
+        with its ``cache_salt``. Usable between :meth:`start` and :meth:`stop`.
+        """
+
+    async def start(self) -> None:
+        """Return when the engine is ready to generate."""
+
+    async def stop(self) -> None:
+        """Abort what is in flight and release everything. Harmless when already stopped."""
+
+    async def check(self) -> None:
+        """Raise :class:`EngineDead` when the engine can no longer serve."""
+
+    def load(self) -> Load: ...
+
+    def facts(self) -> EngineFacts: ...

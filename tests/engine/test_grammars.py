@@ -1,0 +1,68 @@
+"""Grammars are compiled apart, within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from serving.engine import grammars
+from serving.engine.grammars import GrammarGate, GrammarRefused
+from serving.engine.models import prepare
+from serving.settings import Settings
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+EXPLODING = "(" * 12 + "a" + "{1,40})" * 12
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gate() -> AsyncIterator[GrammarGate]:
+    model = prepare("smollm2-135m-instruct", Settings.from_environment().models, lambda _doing, _done: None)
+    gate = GrammarGate(str(model))
+    yield gate
+    gate.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_compiles_is_admitted(gate: GrammarGate) -> None:
+    await gate.admit(regex="[a-z]{1,8}")
+    await gate.admit(json={"type": "object", "properties": {"a": {"type": "integer"}}})
+    await gate.admit(grammar='root ::= "yes" | "no"')
+    await gate.admit()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_does_not_compile_is_refused_with_a_reason(gate: GrammarGate) -> None:
+    for wrong in ({"regex": "(a"}, {"grammar": "root ::= "}):
+        with pytest.raises(GrammarRefused, match=r"\w"):
+            await gate.admit(**wrong)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_explodes_is_refused_in_time_while_the_loop_turns(gate: GrammarGate) -> None:
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0.01)
+            turns += 1
+
+    turning = asyncio.ensure_future(turn())
+    begun = time.monotonic()
+    with pytest.raises(GrammarRefused):
+        await gate.admit(regex=EXPLODING)
+    took = time.monotonic() - begun
+    turning.cancel()
+    assert took < grammars.TIME_LIMIT_S + 30
+    assert turns > 10 * took, "the event loop was held up"
+    # A second try costs nothing, and an honest grammar is served by a new process.
+    begun = time.monotonic()
+    with pytest.raises(GrammarRefused):
+        await gate.admit(regex=EXPLODING)
+    assert time.monotonic() - begun < 0.1
+    await gate.admit(regex="[0-9]+")
