@@ -1,0 +1,36 @@
+"""Where a Ray actor of ours stands, checked against the country it serves (R2)."""
+
+from __future__ import annotations
+
+import ray
+
+from serving.placement import COUNTRY_LABEL
+
+
+class ForeignGround(RuntimeError):
+    """The process was placed on a node that does not carry its country's label. It serves nothing there."""
+
+
+def stand_in(country: str) -> dict[str, str]:
+    """The labels of the node that this actor runs on.
+
+    Raises:
+        ForeignGround: the scheduler's word is not enough; a node that is not the country's is refused.
+    """
+    labels: dict[str, str] = ray.get_runtime_context().get_node_labels()
+    if labels.get(COUNTRY_LABEL) != country:
+        raise ForeignGround(
+            f"a process of {country} was placed on a node labelled {labels.get(COUNTRY_LABEL, 'with no country')}"
+        )
+    return labels
+
+
+def address() -> str:
+    """The node's own address, for gateways on the country's other nodes."""
+    host: str = ray.util.get_node_ip_address()
+    return host
+
+
+def site() -> str:
+    """A short name of the node, for answers and audit."""
+    return str(ray.get_runtime_context().get_node_id())[:8]

@@ -1,0 +1,109 @@
+"""A replica's private listener: an engine's application behind a path allow-list and the claim (R4).
+
+Knows no Ray: :mod:`serving.replicas.deployment` places it, tests start it directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import traceback
+from contextlib import suppress
+
+from starlette.types import Receive, Scope, Send
+
+from serving.engine.port import ClaimFacts, Engine, claimed
+from serving.http.listener import Listener
+from serving.replicas.claim import HEADER, CellKey, ClaimRejected, Doorkeeper
+from serving.types import TOKENIZE, Address, Endpoint
+
+log = logging.getLogger(__name__)
+
+ALLOWED = frozenset({*(endpoint.value for endpoint in Endpoint), TOKENIZE})
+"""Everything else of vLLM's application (pausing, weights, raw invocations, metrics) is not reachable."""
+
+_PASSED = frozenset({b"content-type", b"content-length", b"x-request-id", b"transfer-encoding"})
+_CLAIM = HEADER.encode()
+
+
+class ReplicaServer:
+    """Serves one engine to the gateways of one country, and to nobody else."""
+
+    def __init__(self, engine: Engine, key: CellKey, country: str) -> None:
+        self._engine = engine
+        self._key = key
+        self._door = Doorkeeper(key, country)
+        self._listener: Listener | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.in_flight = 0
+        self.draining = False
+
+    async def start(self, host: str, port: int = 0) -> Address:
+        """Start the engine, then listen."""
+        await self._engine.start()
+        self._listener = Listener(self, host=host, port=port)
+        await self._listener.start()
+        return Address(host, self._listener.port)
+
+    async def drain(self, grace_s: float) -> bool:
+        """Take no new requests and wait for those in flight. Returns whether all of them finished."""
+        self.draining = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        return self.in_flight == 0
+
+    async def stop(self) -> None:
+        if self._listener is not None:
+            await self._listener.stop()
+            self._listener = None
+        await self._engine.stop()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "POST" or scope["path"] not in ALLOWED:
+            return await _refuse(send, 404, "no such path on a replica")
+        headers = dict(scope["headers"])
+        try:
+            claim = self._door.admit(headers.get(_CLAIM, b"").decode("latin-1"), scope["path"], time.time())
+        except ClaimRejected as rejection:
+            log.warning("claim rejected: %s", rejection)
+            return await _refuse(send, 403, "a valid claim of this country is required")
+        if self.draining:
+            return await _refuse(send, 503, "this replica is draining")
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name in _PASSED]
+        facts = ClaimFacts(
+            organisation=claim.organisation,
+            request_id=claim.request_id,
+            service_class=claim.service_class,
+            deadline=claim.deadline,
+            cache_salt=self._key.cache_salt(claim.organisation),
+        )
+        self._enter()
+        try:
+            with claimed(facts):
+                await self._engine.app(scope, receive, send)
+        except Exception as error:
+            # Where, but not what: an error's text may quote a prompt (R7). The listener sees an answer left undone.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            log.error("%s from the engine at %s:%s", type(error).__name__, place.filename, place.lineno)
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        self.in_flight += 1
+        self._idle.clear()
+
+    def _leave(self) -> None:
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
+
+
+async def _refuse(send: Send, status: int, message: str) -> None:
+    body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": status}})
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body.encode()})
