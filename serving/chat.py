@@ -1,0 +1,68 @@
+"""A request's life, top to bottom. Each line is a step, each step is a file in ``steps/``.
+
+A step that refuses raises, and what was taken by the steps before it is given back on the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from serving.replicas.continuation import Told
+from serving.steps.authenticate import Authenticator
+from serving.steps.relay import Relay
+from serving.steps.residency import Residency, Site
+from serving.steps.resume import Resume
+from serving.types import Prompt
+
+
+class Asked(Protocol):
+    """A request as it stands at the door: headers read, body not yet."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]: ...
+
+    async def prompt(self, site: Site) -> Prompt:
+        """Read and validate the body. Raises :class:`~serving.errors.Refused`."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the steps of one country need to do their work."""
+
+    authenticate: Authenticator
+    residency: Residency
+    relay: Relay
+    resume: Resume
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer about to flow: the engine's own bytes, whatever size they come in."""
+
+    prompt: Prompt
+    stream: AsyncGenerator[bytes, None]
+    resume: Callable[[Told], AsyncGenerator[bytes, None]]
+    """What follows on the events that were told, where the stream was lost. Whoever asks for it closes it."""
+
+
+@asynccontextmanager
+async def answer(asked: Asked, house: House) -> AsyncIterator[Answer]:
+    """
+    Raises:
+        Refused: before anything was generated, and up to the first bytes of the stream.
+        Failed: likewise, and also in the middle of the stream.
+    """
+    caller = house.authenticate(asked.headers)
+    site = house.residency.site_for(caller, asked.headers)
+    prompt = await asked.prompt(site)
+    site.grant(prompt)
+    tried: set[str] = set()
+    async with aclosing(house.relay(caller, prompt, asked.id, tried)) as stream:
+        yield Answer(prompt, stream, partial(house.resume, caller, prompt, asked.id, tried))

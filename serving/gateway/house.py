@@ -1,0 +1,76 @@
+"""Puts a country's gateway together, without Ray: the deployment and the tests start the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from serving.chat import House
+from serving.errors import Reason, Refused
+from serving.gateway import messages
+from serving.gateway.door import Door, signature
+from serving.gateway.problems import problem
+from serving.gateway.request import language_of, new_request_id
+from serving.http.listener import Listener, Problem
+from serving.http.protocol import DEFAULT_LIMITS, ListenerLimits
+from serving.replicas.claim import CellKey
+from serving.replicas.table import Table
+from serving.replicas.upstream import Upstream
+from serving.settings import Settings
+from serving.steps.authenticate import Authenticator
+from serving.steps.choose import Chooser
+from serving.steps.relay import Relay
+from serving.steps.residency import Residency
+from serving.steps.resume import Resume
+from tenants.country import Country
+from tenants.ground import CountryGround
+
+
+def house(country: Country, settings: Settings, addresses: Mapping[str, str], table: Table) -> House:
+    """The steps of one country, on its own ground."""
+    ground = CountryGround(settings.country(country.code), country.code)
+    relay = Relay(
+        choose=Chooser(country.code, table),
+        table=table,
+        upstream=Upstream(),
+        key=CellKey(ground.cell_key()),
+        country=country.code,
+        deadline_s=country.slo.request_s,
+    )
+    return House(
+        authenticate=Authenticator(country, ground.keyring(), addresses),
+        residency=Residency(country),
+        relay=relay,
+        resume=Resume(relay, country.code),
+    )
+
+
+def _problem_in(country: Country, site: str) -> Problem:
+    """What the listener itself refuses, in the caller's language as far as its headers were read."""
+
+    def told(reason: Reason, headers: Mapping[bytes, bytes]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        answer = problem(Refused(reason), language_of(headers, country), new_request_id())
+        return answer.status, [*answer.headers, *signature(country, site)], answer.body
+
+    return told
+
+
+def listener(
+    country: Country,
+    settings: Settings,
+    addresses: Mapping[str, str],
+    table: Table,
+    site: str,
+    limits: ListenerLimits = DEFAULT_LIMITS,
+) -> Listener:
+    """The country's public listener, not started yet."""
+    messages.load()
+    tls = country.gateway.tls
+    return Listener(
+        Door(country, house(country, settings, addresses, table), table, site),
+        host=country.gateway.host,
+        port=country.port,
+        tls=(str(tls.certificate), str(tls.key)) if tls else None,
+        reuse_port=True,
+        problem=_problem_in(country, site),
+        limits=limits,
+    )
