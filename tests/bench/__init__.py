@@ -1,0 +1,1 @@
+"""Measurements against the project's own promises: ``python -m tests.bench [name…]``."""

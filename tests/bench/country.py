@@ -1,0 +1,54 @@
+"""A country's gateway as production composes it, in front of one replica: ``python -m tests.bench.country PORT``.
+
+Everything is real but the replica and Ray: the tenant's own file, a ground with store and keys, all steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+from datetime import UTC, datetime
+
+import uvloop
+
+from serving.cli.demo import demo_key
+from serving.gateway.house import listener
+from serving.placement import Replica
+from serving.replicas.table import Table
+from serving.settings import Settings
+from serving.types import Address
+from tenants.registry import Registry
+
+HOST = "127.0.0.1"
+CODE = "ee"
+
+
+async def main(replica_port: int) -> None:
+    settings = Settings.from_environment()
+    registry = Registry.load(settings.countries)
+    (shipped,) = registry.select([CODE])
+    country = shipped.model_copy(
+        update={"gateway": shipped.gateway.model_copy(update={"host": HOST, "port": free_port()})}
+    )
+    model = country.models[0].id
+    table = Table()
+    table.report(model, (Replica("stub", CODE, model, Address(HOST, replica_port), context_length=4096),))
+    key = demo_key(country, settings, datetime.now(UTC))
+    door = listener(country, settings, {one.code: one.public_address for one in registry}, table, "bench")
+    await door.start()
+    print(json.dumps({"port": door.port, "key": key, "model": model}), flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await door.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1])))

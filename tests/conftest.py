@@ -1,0 +1,21 @@
+"""What journeys on the real engine share: one house for all of them, since it takes a minute to stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.running import RunningCountry, RunningHouse, standing
+
+
+@pytest.fixture(scope="session")
+def running_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHouse]:
+    with standing(tmp_path_factory.mktemp("house")) as house:
+        yield house
+
+
+@pytest.fixture(scope="session")
+def running_country(running_house: RunningHouse) -> RunningCountry:
+    """Estonia."""
+    return running_house.countries["ee"]

@@ -1,0 +1,232 @@
+"""Countries in one process, without Ray: gateways and replicas on ports of the kernel's choosing, a fake for an engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import httpx
+from openai import AsyncOpenAI
+
+import tenants
+from serving.engine.fake import FakeEngine
+from serving.gateway.house import listener
+from serving.http.listener import Listener
+from serving.http.protocol import DEFAULT_LIMITS, ListenerLimits
+from serving.placement import Replica
+from serving.replicas.claim import CellKey
+from serving.replicas.server import ReplicaServer
+from serving.replicas.table import Table
+from serving.settings import Settings
+from tenants.country import Country, Model, Source
+from tenants.ground import CountryGround
+from tenants.keyring import mint
+from tenants.organisation import Organisation, Plan
+from tenants.registry import load_country
+
+MODEL = "fake"
+NAMED = "fake-named"
+"""A model that only organisations with a grant by name may use."""
+SHIPPED = Path(tenants.__file__).parent / "countries"
+
+
+class _AnyPort(Country):
+    """A country that listens wherever there is room."""
+
+    @property
+    def port(self) -> int:
+        return 0
+
+
+@dataclass
+class Stand:
+    """One replica: its engine, its listener, and what the country's table says of it."""
+
+    engine: FakeEngine
+    server: ReplicaServer
+    replica: Replica
+
+    async def vanish(self) -> None:
+        """End as a process does that is killed: every connection breaks, nobody listens, nothing is said."""
+        running = self.server._listener
+        if running is None:
+            return
+        self.server._listener = None
+        running._acceptor.close()
+        for connection in list(running._server.server_state.connections):
+            connection.transport.abort()
+        await running.stop()
+
+
+@dataclass
+class Land:
+    """One country: its gateway's address, its replicas, its organisations' keys."""
+
+    country: Country
+    ground: CountryGround
+    table: Table
+    gateway: Listener
+    addresses: dict[str, str]
+    stands: list[Stand] = field(default_factory=list)
+    keys: dict[str, str] = field(default_factory=dict)
+    key_ids: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.gateway.port}"
+
+    @property
+    def engine(self) -> FakeEngine:
+        """The first replica's."""
+        return self.stands[0].engine
+
+    @property
+    def cell_key(self) -> CellKey:
+        return CellKey(self.ground.cell_key())
+
+    def report(self, *stands: Stand, draining: Iterable[Stand] = ()) -> None:
+        """Fill the table as the router would."""
+        told = [
+            replace(stand.replica, draining=stand in list(draining), outstanding_tokens=0)
+            for stand in stands or self.stands
+        ]
+        for model in {replica.model for replica in told}:
+            self.table.report(model, tuple(replica for replica in told if replica.model == model))
+
+    def add_organisation(self, id: str, plan: Plan = Plan.STANDARD, models: frozenset[str] | None = None) -> str:
+        store = self.ground.store()
+        store.create_organisation(Organisation(self.country.code, id, plan, models, datetime.now(UTC)))
+        store.close()
+        return self.add_key(id)
+
+    def add_key(self, organisation: str, expires: datetime | None = None) -> str:
+        token, record = mint(
+            country=self.country.code,
+            organisation=organisation,
+            pepper=self.ground.pepper(),
+            now=datetime.now(UTC),
+            expires=expires,
+        )
+        store = self.ground.store()
+        store.add_key(record)
+        store.close()
+        self.keys[organisation] = token
+        self.key_ids[token] = record.id
+        return token
+
+    def revoke(self, token: str) -> None:
+        store = self.ground.store()
+        store.revoke_key(self.key_ids[token], datetime.now(UTC))
+        store.close()
+
+    def client(self, organisation: str | None = "acme", **headers: str) -> httpx.AsyncClient:
+        if organisation is not None:
+            headers = {"Authorization": f"Bearer {self.keys[organisation]}", **headers}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20)
+
+    def openai(self, organisation: str = "acme", max_retries: int = 0) -> AsyncOpenAI:
+        return AsyncOpenAI(
+            api_key=self.keys[organisation], base_url=f"{self.url}/v1", max_retries=max_retries, timeout=20
+        )
+
+
+@asynccontextmanager
+async def lands(
+    home: Path,
+    *codes: str,
+    replicas: int = 1,
+    token_s: float = 0.0,
+    context_length: int = 4096,
+    limits: ListenerLimits = DEFAULT_LIMITS,
+) -> AsyncIterator[list[Land]]:
+    """Countries that serve. Each has the organisations ``acme`` and ``umbra``, and knows the others' addresses."""
+    addresses: dict[str, str] = {}
+    async with AsyncExitStack() as leaving:
+        found = []
+        for code in codes:
+            land = await _open(home / code, code, addresses, limits)
+            leaving.push_async_callback(land.gateway.stop)
+            for number in range(replicas):
+                stand = await stood(land, f"{code}-{number}", FakeEngine(MODEL, context_length, token_s=token_s))
+                leaving.push_async_callback(stand.server.stop)
+            land.report()
+            found.append(land)
+        yield found
+
+
+@asynccontextmanager
+async def land(home: Path, code: str = "ee", **options: Any) -> AsyncIterator[Land]:
+    """One country, with the options of :func:`lands`."""
+    async with lands(home, code, **options) as (only,):
+        yield only
+
+
+async def stood(land: Land, id: str, engine: FakeEngine) -> Stand:
+    """One more replica of a country. The table does not know it yet."""
+    server = ReplicaServer(engine, land.cell_key, land.country.code)
+    address = await server.start("127.0.0.1")
+    facts = engine.facts()
+    replica = Replica(id, land.country.code, facts.model, address, context_length=facts.context_length)
+    stand = Stand(engine, server, replica)
+    land.stands.append(stand)
+    return stand
+
+
+def cut_after(land: Land, tokens: int, how: str = "vanishes") -> list[Stand]:
+    """Have the first replica that comes to so many tokens of an answer be lost then. The list will hold it.
+
+    It ``vanishes``, ``breaks off`` its connections, or lives to say that its engine is dead.
+    """
+    lost: list[Stand] = []
+    for stand in land.stands:
+        _cut(stand, tokens, how, lost)
+    return lost
+
+
+def _cut(stand: Stand, tokens: int, how: str, lost: list[Stand]) -> None:
+    engine, step, done = stand.engine, stand.engine._step, 0
+
+    async def counted() -> None:
+        nonlocal done
+        if not lost and done == tokens:
+            lost.append(stand)
+            if how == "vanishes":
+                # From outside: it ends the very task that this runs in.
+                _vanishing.add(asyncio.create_task(stand.vanish()))
+                await asyncio.Event().wait()
+            engine.die(torn=how == "breaks off")
+        done += 1
+        await step()
+
+    engine._step = counted  # type: ignore[method-assign]
+
+
+_vanishing: set[asyncio.Task[None]] = set()
+
+
+async def _open(home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits) -> Land:
+    shipped = load_country(SHIPPED / code)
+    models = (
+        Model(id=MODEL, source=Source(bundled=MODEL)),
+        Model(id=NAMED, source=Source(bundled=MODEL), granted="named", replicas=0),
+    )
+    country = _AnyPort.model_construct(**{**dict(shipped), "models": models})
+    settings = Settings(home=home, countries=SHIPPED)
+    ground = CountryGround(settings.country(code), code)
+    table = Table()
+    gateway = listener(country, settings, addresses, table, f"test{next(_sites)}", limits)
+    await gateway.start()
+    land = Land(country, ground, table, gateway, addresses)
+    addresses[code] = land.url
+    for organisation in ("acme", "umbra"):
+        land.add_organisation(organisation)
+    return land
+
+
+_sites = count()

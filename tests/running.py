@@ -1,0 +1,155 @@
+"""A house that really stands: ``domicile up`` with Ray and vLLM, on ports and in a home of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import yaml
+from openai import OpenAI
+
+import tenants
+from serving.cli.processes import ours
+from serving.engine.models import BUNDLED, prepare
+from serving.settings import Settings
+
+MODEL = "smollm2-135m-instruct"
+SHIPPED = Path(tenants.__file__).parent / "countries"
+DOMICILE = str(Path(sys.executable).with_name("domicile"))
+UP_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads(self.out)
+        return found
+
+
+@dataclass(frozen=True)
+class RunningCountry:
+    """A country that is up: where it is, and a key that opens it."""
+
+    code: str
+    address: str
+    key: str
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.address}/v1"
+
+    def sdk(self, **options: object) -> OpenAI:
+        return OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0, timeout=120, **options)  # type: ignore[arg-type]
+
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.address, headers={"authorization": f"Bearer {self.key}"}, timeout=120)
+
+    def wait_until_serving(self, timeout_s: float) -> list[int]:
+        """Ask once a second until an answer comes. Returns the statuses seen."""
+        seen = []
+        body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with self.http() as client:
+                seen.append(client.post("/v1/chat/completions", json=body).status_code)
+            if seen[-1] == 200:
+                return seen
+            time.sleep(1)
+        raise AssertionError(f"{self.code} did not serve within {timeout_s:.0f} s: {seen}")
+
+
+@dataclass(frozen=True)
+class RunningHouse:
+    """Estonia and South Korea, up."""
+
+    settings: Settings
+    environment: Mapping[str, str]
+    countries: Mapping[str, RunningCountry]
+
+    def domicile(self, *words: str, timeout_s: float = 120) -> Ran:
+        done = subprocess.run(
+            [DOMICILE, *words], env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    def processes(self) -> list[psutil.Process]:
+        return ours(self.settings.home)
+
+    def actor(self, country: str, deployment: str) -> psutil.Process:
+        """The process of a country's gateway or replica."""
+        title = f"ray::ServeReplica:domicile-{country}:{deployment}"
+        (found,) = (process for process in self.processes() if _title(process).startswith(title))
+        return found
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+@contextmanager
+def standing(folder: Path) -> Iterator[RunningHouse]:
+    """``domicile up`` for ee and kr, and ``domicile down`` at the end, whatever happened between."""
+    settings = _home(folder)
+    environment = {
+        **os.environ,
+        "DOMICILE_HOME": str(settings.home),
+        "DOMICILE_COUNTRIES": str(settings.countries),
+    }
+    house = RunningHouse(settings, environment, {})
+    try:
+        up = house.domicile("up", "--json", timeout_s=UP_TIMEOUT_S)
+        assert up.code == 0, up.err[-3000:]
+        countries = {
+            one["country"]: RunningCountry(one["country"], one["address"], one["key"])
+            for one in json.loads(up.out)["countries"]
+        }
+        yield RunningHouse(settings, environment, countries)
+    finally:
+        house.domicile("down", timeout_s=120)
+        for process in ours(settings.home):
+            process.send_signal(signal.SIGKILL)
+
+
+def _home(folder: Path) -> Settings:
+    """A home of its own with the model that is prepared once for all, and tenants on free ports."""
+    home, countries = folder / "home", folder / "countries"
+    home.mkdir(mode=0o700)
+    shared = Settings.from_environment().models
+    for name in BUNDLED:
+        prepare(name, shared, lambda _doing, _done: None)
+    (home / "models").symlink_to(shared)
+    for code in ("ee", "kr"):
+        shutil.copytree(SHIPPED / code, countries / code)
+        file = countries / code / "tenant.yaml"
+        described = yaml.safe_load(file.read_text())
+        described["gateway"] = {"port": free_port()}
+        file.write_text(yaml.safe_dump(described, allow_unicode=True))
+    return Settings(home=home, countries=countries)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
