@@ -1,4 +1,4 @@
-"""Countries in one process, without Ray: gateways and replicas on ports of the kernel's choosing, a fake for an engine."""
+"""Countries in one process, without Ray: gateways and replicas on ports of the kernel's choosing, fakes for engines."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Stand:
     async def vanish(self) -> None:
         """End as a process does that is killed: every connection breaks, nobody listens, nothing is said."""
         running = self.server._listener
-        if running is None:
+        if running is None or running._acceptor is None:
             return
         self.server._listener = None
         running._acceptor.close()

@@ -18,6 +18,7 @@ from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.entrypoints.launchers.launcher import validate_api_server_args
 from vllm.exceptions import VLLMValidationError
 from vllm.outputs import RequestOutput
 from vllm.sampling_params import SamplingParams
@@ -163,7 +164,8 @@ def parse(command_line: list[str]) -> argparse.Namespace:
     try:
         args = parser.parse_args(command_line)
         validate_parsed_serve_args(args)
-    except (SystemExit, TypeError, ValueError) as error:
+        validate_api_server_args(args)
+    except (SystemExit, KeyError, TypeError, ValueError) as error:
         raise ArgumentsRefused(f"vLLM refused the engine arguments {command_line}: {error}") from error
     return args
 

@@ -68,9 +68,8 @@ class Report:
         rows = [("number", "median", "lowest", "highest", "unit", "target", "")]
         rows += [_row(number) for number in self.numbers]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        lines.insert(1, "-|-".join("-" * width for width in widths))
-        return "\n".join(f"| {line} |" for line in lines).replace("| -", "|--").replace("- |", "--|")
+        rows.insert(1, tuple("-" * width for width in widths))
+        return "\n".join(f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows)
 
     def save(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)

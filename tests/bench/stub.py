@@ -1,8 +1,11 @@
-"""A replica's application without an engine, as fast as Python can be: ``python -m tests.bench.stub``.
+"""A replica's application without an engine: ``python -m tests.bench.stub application|bare``.
 
 Answers with the chunks of vLLM 0.32, byte for byte but for the id, made before anybody asks. The request's
-``max_tokens`` says how many, and ``metadata.gap_ms`` how far apart. Each chunk is a write in a turn of the event loop
-of its own, as an engine's step gives it: written in one turn, uvloop would send all of them as one packet.
+``max_tokens`` says how many, and ``metadata.gap_ms`` how far apart. Each chunk is a write of its own, as an engine's
+step gives it.
+
+``application`` is served as vLLM's own is: ASGI, over uvicorn. ``bare`` is a protocol on the socket, several times as fast
+as any replica can be, and hands out chunks in turn to all its clients.
 """
 
 from __future__ import annotations
@@ -17,18 +20,36 @@ from typing import cast
 
 import httptools
 import uvloop
+from starlette.types import Receive, Scope, Send
 
+from serving.http.listener import Listener
+
+HOST = "127.0.0.1"
 HEAD = (
     b"HTTP/1.1 200 OK\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\nserver: uvicorn\r\n"
     b"content-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 )
+START = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+END = {"type": "http.response.body", "body": b""}
+DONE = b"data: [DONE]\n\n"
 WORDS = (" Tallinn", " is", " the", " capital", " of", " Estonia", ",", " and", " its", " largest", " city", ".")
 _WANTED = re.compile(rb'"max_tokens": ?(\d+)')
 _GAP = re.compile(rb'"gap_ms": ?"(\d+)"')
 
 
-class Stub(asyncio.Protocol):
-    """One connection."""
+async def application(_scope: Scope, receive: Receive, send: Send) -> None:
+    """The stub as ASGI."""
+    count, gap_s = asked((await receive())["body"])
+    await send(START)
+    for event in (*events(count), DONE):
+        await send({"type": "http.response.body", "body": event, "more_body": True})
+        if gap_s:
+            await asyncio.sleep(gap_s)
+    await send(END)
+
+
+class Bare(asyncio.Protocol):
+    """One connection of the stub that is no application."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -36,7 +57,7 @@ class Stub(asyncio.Protocol):
         self._body = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are not asyncio.Transport's children.
+        # uvloop's transports are asyncio's in all but their base class.
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
@@ -49,9 +70,8 @@ class Stub(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        wanted, gap = _WANTED.search(self._body), _GAP.search(self._body)
-        self._pieces = pieces(int(wanted[1]) if wanted else 1)
-        self._gap_s = int(gap[1]) / 1000 if gap else 0.0
+        count, self._gap_s = asked(self._body)
+        self._pieces = pieces(count)
         self._step(0)
 
     def _step(self, index: int) -> None:
@@ -66,11 +86,23 @@ class Stub(asyncio.Protocol):
             self._loop.call_soon(self._step, index + 1)
 
 
+def asked(body: bytes) -> tuple[int, float]:
+    """How many chunks a request wants, and how many seconds apart."""
+    wanted, gap = _WANTED.search(body), _GAP.search(body)
+    return int(wanted[1]) if wanted else 1, int(gap[1]) / 1000 if gap else 0.0
+
+
+@cache
+def events(count: int) -> Sequence[bytes]:
+    """The events of an answer of ``count`` chunks, but for the last, ``[DONE]``."""
+    return [b"data: " + _chunk(index, count) + b"\n\n" for index in range(count)]
+
+
 @cache
 def pieces(count: int) -> Sequence[bytes]:
-    """What an answer of ``count`` chunks writes: the head with the first chunk, the others, ``[DONE]`` and the end."""
-    framed = [_framed(b"data: " + _chunk(index, count) + b"\n\n") for index in range(count)]
-    return [HEAD + framed[0], *framed[1:], _framed(b"data: [DONE]\n\n") + b"0\r\n\r\n"]
+    """What such an answer writes: the head with the first chunk, the others, ``[DONE]`` and the end."""
+    first, *others = map(_framed, events(count))
+    return [HEAD + first, *others, _framed(DONE) + b"0\r\n\r\n"]
 
 
 def _chunk(index: int, count: int) -> bytes:
@@ -85,12 +117,18 @@ def _framed(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def main() -> None:
+async def main(kind: str) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Stub, "127.0.0.1", 0)
-    print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
+    if kind == "bare":
+        server = await loop.create_server(Bare, HOST, 0)
+        port = server.sockets[0].getsockname()[1]
+    else:
+        listener = Listener(application, host=HOST, port=0, guarded=False)
+        await listener.start()
+        port = listener.port
+    print(json.dumps({"port": port}), flush=True)
     await loop.run_in_executor(None, sys.stdin.read)
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(main(sys.argv[1]))

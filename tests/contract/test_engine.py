@@ -31,7 +31,10 @@ ASKED: dict[Endpoint, dict[str, Any]] = {
 }
 WEATHER = {
     "type": "object",
-    "properties": {"city": {"type": "string", "enum": ["Tallinn", "Seoul"]}, "days": {"type": "integer", "minimum": 1, "maximum": 14}},
+    "properties": {
+        "city": {"type": "string", "enum": ["Tallinn", "Seoul"]},
+        "days": {"type": "integer", "minimum": 1, "maximum": 14},
+    },
     "required": ["city", "days"],
     "additionalProperties": False,
 }
@@ -186,7 +189,7 @@ async def test_a_forced_call_has_arguments_of_its_schema(
 
 async def test_an_answer_of_a_schema_validates_against_it(client: httpx.AsyncClient, engine: Engine) -> None:
     asked = {"type": "json_schema", "json_schema": {"name": "weather", "schema": WEATHER, "strict": True}}
-    answer = await ask(client, CHAT, question(engine, CHAT, response_format=asked, max_tokens=120))
+    answer = await ask(client, CHAT, question(engine, CHAT, response_format=asked, max_tokens=400, temperature=0))
     Draft202012Validator(WEATHER).validate(json.loads(answer["choices"][0]["message"]["content"]))
 
 

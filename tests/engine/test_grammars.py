@@ -16,7 +16,8 @@ from serving.settings import Settings
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
-EXPLODING = "(" * 12 + "a" + "{1,40})" * 12
+EXPLODING = "[^a]{0,9000}b[^c]{0,9000}d[^e]{0,9000}f"
+"""Half a minute of compiling."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -119,8 +119,8 @@ async def test_row_02_unknown_key(ee: Land, kind: str) -> None:
     key = unlike(ee.keys["acme"])[kind]
     async with ee.client(None) as client:
         headers = {b"Authorization": b"Bearer " + key.encode("latin-1")}
-        refused(await client.get("/v1/models", headers=headers), 401, "invalid_api_key")  # type: ignore[arg-type]
-        response = await client.post(CHAT, json=ASKED[CHAT], headers=headers)  # type: ignore[arg-type]
+        refused(await client.get("/v1/models", headers=headers), 401, "invalid_api_key")
+        response = await client.post(CHAT, json=ASKED[CHAT], headers=headers)
     refused(response, 401, "invalid_api_key")
 
 

@@ -20,14 +20,14 @@ ASKED: dict[Endpoint, dict[str, Any]] = {
     COMPLETIONS: {"model": MODEL, "prompt": "Once upon a time"},
     RESPONSES: {"model": MODEL, "input": "Tell me of the sea."},
 }
-WEATHER: dict[str, Any] = {
+WEATHER: Any = {
     "type": "object",
     "properties": {"city": {"type": "string", "enum": ["Tallinn", "Seoul"]}, "days": {"type": "integer", "minimum": 1}},
     "required": ["city", "days"],
     "additionalProperties": False,
 }
-FORECAST: dict[str, Any] = {"type": "function", "function": {"name": "forecast", "parameters": WEATHER}}
-FORMAT: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "weather", "schema": WEATHER, "strict": True}}
+FORECAST: Any = {"type": "function", "function": {"name": "forecast", "parameters": WEATHER}}
+FORMAT: Any = {"type": "json_schema", "json_schema": {"name": "weather", "schema": WEATHER, "strict": True}}
 REQUEST_ID = re.compile(r"req_[0-9a-f]{32}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import openai
 import pytest
@@ -71,7 +72,7 @@ async def test_a_forced_tool(client: AsyncOpenAI) -> None:
     answer = await client.chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": "The weather?"}],
-        tools=[FORECAST],  # type: ignore[list-item]
+        tools=[FORECAST],
         tool_choice={"type": "function", "function": {"name": "forecast"}},
     )
     calls = answer.choices[0].message.tool_calls
@@ -79,11 +80,12 @@ async def test_a_forced_tool(client: AsyncOpenAI) -> None:
     assert calls[0].type == "function"
     assert calls[0].function.name == "forecast"
     assert json.loads(calls[0].function.arguments) == {"city": "Tallinn", "days": 1}
+    said: Any = answer.choices[0].message.model_dump(exclude_none=True)
     again = await client.chat.completions.create(
         model=MODEL,
         messages=[
             {"role": "user", "content": "The weather?"},
-            answer.choices[0].message.model_dump(exclude_none=True),  # type: ignore[list-item]
+            said,
             {"role": "tool", "tool_call_id": calls[0].id, "content": "sunny"},
         ],
     )
@@ -91,10 +93,11 @@ async def test_a_forced_tool(client: AsyncOpenAI) -> None:
 
 
 async def test_a_forced_tool_streams(client: AsyncOpenAI) -> None:
+    strict: Any = {**FORECAST, "function": {**FORECAST["function"], "strict": True}}
     async with client.chat.completions.stream(
         model=MODEL,
         messages=[{"role": "user", "content": "The weather?"}],
-        tools=[{**FORECAST, "function": {**FORECAST["function"], "strict": True}}],  # type: ignore[list-item]
+        tools=[strict],
         tool_choice="required",
     ) as stream:
         async for _ in stream:
@@ -110,7 +113,7 @@ async def test_a_json_schema(client: AsyncOpenAI) -> None:
     answer = await client.chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": "The weather?"}],
-        response_format=FORMAT,  # type: ignore[arg-type]
+        response_format=FORMAT,
     )
     assert json.loads(answer.choices[0].message.content or "") == {"city": "Tallinn", "days": 1}
 
@@ -210,13 +213,13 @@ async def test_models(client: AsyncOpenAI) -> None:
 
 
 async def test_errors_are_those_that_the_sdk_knows(ee: Land, client: AsyncOpenAI) -> None:
-    hello = [{"role": "user", "content": "Hello"}]
+    hello: Any = [{"role": "user", "content": "Hello"}]
     with pytest.raises(openai.BadRequestError) as bad:
-        await client.chat.completions.create(model=MODEL, messages=hello, temperature=3)  # type: ignore[arg-type]
+        await client.chat.completions.create(model=MODEL, messages=hello, temperature=3)
     assert (bad.value.code, bad.value.param) == ("decimal_above_max_value", "temperature")
     assert bad.value.request_id
     with pytest.raises(openai.NotFoundError):
-        await client.chat.completions.create(model="gpt-4", messages=hello)  # type: ignore[arg-type]
+        await client.chat.completions.create(model="gpt-4", messages=hello)
     async with AsyncOpenAI(api_key="sk-wrong", base_url=f"{ee.url}/v1", max_retries=2) as stranger:
         with pytest.raises(openai.AuthenticationError) as unknown:
             await stranger.models.list()

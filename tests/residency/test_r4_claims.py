@@ -1,0 +1,127 @@
+"""R4: a replica serves nothing without a claim for its own country, whoever sends it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from serving.replicas.claim import HEADER, CellKey, Claim
+from serving.replicas.server import ALLOWED
+from serving.types import ServiceClass
+from tests.house import Land
+from tests.journeys.bodies import ASKED, CHAT, COMPLETIONS
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+serial = iter(range(10**6))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def replica(ee: Land) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"http://{ee.stands[0].replica.address}", timeout=10) as client:
+        yield client
+
+
+def claim(**fields: object) -> Claim:
+    now = time.time()
+    said: dict[str, object] = {
+        "country": "ee",
+        "organisation": "acme",
+        "request_id": f"req_{next(serial)}",
+        "service_class": ServiceClass.STANDARD,
+        "path": str(CHAT.value),
+        "deadline": now + 60,
+        "expiry": now + 20,
+        **fields,
+    }
+    return Claim(**said)  # type: ignore[arg-type]
+
+
+async def ask(replica: httpx.AsyncClient, token: str | bytes | None, path: str = CHAT) -> int:
+    headers = {} if token is None else {HEADER: token}
+    response = await replica.post(path, json=ASKED[CHAT], headers=headers)  # type: ignore[arg-type]
+    if response.status_code != 200:
+        assert "choices" not in response.text
+    return response.status_code
+
+
+async def test_r4_a_claim_of_the_country_is_served(ee: Land, replica: httpx.AsyncClient) -> None:
+    assert await ask(replica, ee.cell_key.sign(claim())) == 200
+
+
+@pytest.mark.parametrize("path", sorted(ALLOWED))
+@pytest.mark.parametrize("token", [None, "", "v1", "v1..", "Bearer x", "\xff", b"v1.\xff\xfe.AAAA", "x" * 8000])
+async def test_r4_none_or_nonsense(ee: Land, replica: httpx.AsyncClient, path: str, token: str | bytes | None) -> None:
+    before = len(ee.engine.claims)
+    raw = token.encode("latin-1") if isinstance(token, str) else token
+    assert await ask(replica, raw, path) == 403
+    assert len(ee.engine.claims) == before
+
+
+async def test_r4_a_key_of_the_country_is_no_claim(ee: Land, replica: httpx.AsyncClient) -> None:
+    response = await replica.post(CHAT, json=ASKED[CHAT], headers={"Authorization": f"Bearer {ee.keys['acme']}"})
+    assert response.status_code == 403
+
+
+async def test_r4_a_foreign_claim_by_a_foreign_key(kr: Land, replica: httpx.AsyncClient) -> None:
+    for country in ("kr", "ee"):
+        assert await ask(replica, kr.cell_key.sign(claim(country=country))) == 403
+
+
+async def test_r4_a_foreign_claim_by_the_country_s_own_key(ee: Land, replica: httpx.AsyncClient) -> None:
+    assert await ask(replica, ee.cell_key.sign(claim(country="kr"))) == 403
+    assert await ask(replica, ee.cell_key.sign(claim(country="EE"))) == 403
+
+
+async def test_r4_a_forged_one(ee: Land, replica: httpx.AsyncClient) -> None:
+    version, payload, mac = ee.cell_key.sign(claim()).split(".")
+    _, other, _ = ee.cell_key.sign(claim(organisation="umbra")).split(".")
+    for forged in (
+        f"{version}.{other}.{mac}",
+        f"{version}.{payload}.",
+        f"{version}.{payload}",
+        f"v2.{payload}.{mac}",
+        f"none.{payload}.{mac}",
+        f"{version}.{payload}.{mac}.{mac}",
+        CellKey(bytes(32)).sign(claim()),
+    ):
+        assert await ask(replica, forged) == 403
+    assert await ask(replica, f"{version}.{payload}.{mac}") == 200
+
+
+@pytest.mark.parametrize("lifetime_s", [-1.0, -1000.0, 36.0, 86_400.0, float("1e18")])
+async def test_r4_expired_or_far_in_the_future(ee: Land, replica: httpx.AsyncClient, lifetime_s: float) -> None:
+    assert await ask(replica, ee.cell_key.sign(claim(expiry=time.time() + lifetime_s))) == 403
+
+
+async def test_r4_replayed(ee: Land, replica: httpx.AsyncClient) -> None:
+    token = ee.cell_key.sign(claim())
+    assert [await ask(replica, token) for _ in range(3)] == [200, 403, 403]
+
+
+async def test_r4_for_another_path(ee: Land, replica: httpx.AsyncClient) -> None:
+    for path in sorted(ALLOWED - {CHAT}):
+        assert await ask(replica, ee.cell_key.sign(claim()), path) == 403
+    assert await ask(replica, ee.cell_key.sign(claim(path=COMPLETIONS.value))) == 403
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models", "/health", "/metrics", "/pause", "/invocations", "/detokenize", "//v1/chat/completions", "/"],
+)
+async def test_r4_nothing_else_is_there_even_with_a_claim(ee: Land, replica: httpx.AsyncClient, path: str) -> None:
+    for method in ("GET", "POST", "PUT"):
+        token = ee.cell_key.sign(claim(path=path))
+        response = await replica.request(method, path, headers={HEADER: token})
+        assert response.status_code == 404
+
+
+async def test_r4_a_refusal_says_nothing_of_the_claim_that_was_expected(ee: Land, replica: httpx.AsyncClient) -> None:
+    told = {(await replica.post(CHAT, headers={HEADER: token})).text for token in ("", "v1.a.b")}
+    expired = ee.cell_key.sign(claim(expiry=time.time() - 1))
+    told.add((await replica.post(CHAT, headers={HEADER: expired})).text)
+    assert len(told) == 1
