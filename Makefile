@@ -40,6 +40,8 @@ down: ## stop what `up` started, and nothing else
 test: lint ## lint, the fast tests, then those with the real engine and a real cluster
 	$(BIN)/pytest -m "not engine and not ray"
 	$(BIN)/domicile models prepare
+	@if command -v npm >/dev/null; then npm install --prefix tests/node --no-package-lock --no-audit --no-fund; \
+		else echo "npm is not here: the README's request with Node is not tested"; fi
 	$(BIN)/pytest -m "engine or ray"
 
 lint: setup ## formatting, ruff, mypy and the import contracts

@@ -137,6 +137,9 @@ async def test_what_ends_replicas_ends_no_more_than_two(said: bytes | None) -> N
         with pytest.raises((Rejected, DomicileError)):
             await found.answer()
         assert len(found.heads) == MAX_LOST
+        # One that answers is not left alone for what it answers: a caller could take all of them away that way.
+        healthy = sum(replica.healthy for replica in found.table.replicas("m"))
+        assert healthy == (5 if said else 5 - MAX_LOST)
 
 
 async def test_a_whole_answer_that_breaks_off_was_no_answer() -> None:
