@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Protocol
 
 from serving.replicas.continuation import Told
@@ -16,7 +17,7 @@ from serving.steps.authenticate import Authenticator
 from serving.steps.relay import Relay
 from serving.steps.residency import Residency, Site
 from serving.steps.resume import Resume
-from serving.types import Prompt
+from serving.types import Errand, Prompt
 
 
 class Asked(Protocol):
@@ -63,6 +64,6 @@ async def answer(asked: Asked, house: House) -> AsyncIterator[Answer]:
     site = house.residency.site_for(caller, asked.headers)
     prompt = await asked.prompt(site)
     site.grant(prompt)
-    tried: set[str] = set()
-    async with aclosing(house.relay(caller, prompt, asked.id, tried)) as stream:
-        yield Answer(prompt, stream, partial(house.resume, caller, prompt, asked.id, tried))
+    errand = Errand(caller, prompt, asked.id, ends=monotonic() + site.country.slo.request_s)
+    async with aclosing(house.relay(errand)) as stream:
+        yield Answer(prompt, stream, partial(house.resume, errand))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -52,6 +52,19 @@ class Prompt:
     body: bytes
     fields: dict[str, object]
     """The parsed body. Read-only by convention: ``body`` is what counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A prompt on its way to a replica, and to the next where one is lost."""
+
+    caller: Caller
+    prompt: Prompt
+    request_id: str
+    ends: float
+    """When the whole answer has to be there, by the monotonic clock."""
+    tried: set[str] = field(default_factory=set)
+    """Ids of the replicas that it has been with. It grows, and nobody in it is asked again."""
 
 
 @dataclass(frozen=True, slots=True)

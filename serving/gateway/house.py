@@ -34,7 +34,6 @@ def house(country: Country, settings: Settings, addresses: Mapping[str, str], ta
         upstream=Upstream(),
         key=CellKey(ground.cell_key()),
         country=country.code,
-        deadline_s=country.slo.request_s,
     )
     return House(
         authenticate=Authenticator(country, ground.keyring(), addresses),

@@ -121,8 +121,10 @@ def beginning(events: Sequence[bytes]) -> Beginning | None:
     return None if text and not text.strip() else Beginning(head, text, finished, summed)
 
 
-def counts(prompt: Prompt) -> bool:
+def counts(prompt: Prompt, begun: Beginning) -> bool:
     """Whether the number of tokens told matters to what is still to come."""
+    if not begun.text:
+        return False
     return prompt.include_usage or _limit(prompt) is not None or bool(prompt.fields.get("min_tokens"))
 
 

@@ -32,6 +32,10 @@ class Broken(Exception):
     """The connection was lost after the request had been sent, or what came over it was no answer to it."""
 
 
+class Late(Broken):
+    """The answer was not whole in time. The replica may be well."""
+
+
 class Rejected(Exception):
     """The engine answered with an error. The body is its own words, for the gateway to translate."""
 
@@ -46,7 +50,7 @@ class Exchange(asyncio.Protocol):
     """One connection, carrying one request and its answer at a time.
 
     Raises:
-        Broken: by :meth:`ask` and :meth:`read`.
+        Broken, Late: by :meth:`ask` and :meth:`read`.
     """
 
     def __init__(self, pool: Upstream, address: Address) -> None:
@@ -128,6 +132,8 @@ class Exchange(asyncio.Protocol):
 
     async def _news(self, when: str) -> None:
         """Wait for whatever comes next."""
+        if isinstance(self._lost, Late):
+            raise self._lost
         if self._lost is not None:
             raise Broken(f"{self.address} was lost {when}") from self._lost
         self._waiter = self._loop.create_future()
@@ -141,7 +147,7 @@ class Exchange(asyncio.Protocol):
             self._waiter.set_result(None)
 
     def _expire(self) -> None:
-        self._lose(TimeoutError("the answer took too long"))
+        self._lose(Late(f"{self.address} did not answer in time"))
 
     def _lose(self, reason: BaseException) -> None:
         self._lost = self._lost or reason

@@ -1,7 +1,8 @@
 """Carry a request to the chosen replica and its answer back, as bytes.
 
 A replica that cannot be reached, or is lost before the first byte of its answer, has served nothing: another one of
-the same country is asked instead. One that is lost later ends the stream with an error.
+the same country is asked instead. One that is lost later ends the stream with an error, which ``steps/resume`` may
+mend.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Set
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from time import monotonic, time
 
@@ -16,12 +18,12 @@ from serving.errors import OVERLOADED_RETRY_AFTER_S, Failed, Reason
 from serving.placement import Replica
 from serving.replicas.claim import HEADER, LIFETIME_S, CellKey, Claim
 from serving.replicas.table import Table
-from serving.replicas.upstream import Broken, Exchange, Rejected, Unreachable, Upstream
-from serving.types import TOKENIZE, Caller, Prompt
+from serving.replicas.upstream import Broken, Exchange, Late, Rejected, Unreachable, Upstream
+from serving.types import TOKENIZE, Caller, Errand, Prompt
 
 MAX_ATTEMPTS = 4
 MAX_LOST = 2
-"""Replicas that one request may be lost with: the request itself may be what ends them."""
+"""Replicas that may be lost before they answer a request: it may be the request that ends them."""
 RETRY_AFTER_S = 5
 """Serve notices a dead replica within seconds and starts another; a caller that waits this long loses little."""
 _BYTES_PER_TOKEN = 4
@@ -34,54 +36,42 @@ Choose = Callable[[Caller, Prompt, Set[str]], Replica | None]
 class Relay:
     """Serves the requests of one country from its own replicas."""
 
-    def __init__(
-        self, choose: Choose, table: Table, upstream: Upstream, key: CellKey, country: str, deadline_s: float
-    ) -> None:
-        """
-        Args:
-            deadline_s: how long a whole answer may take.
-        """
+    def __init__(self, choose: Choose, table: Table, upstream: Upstream, key: CellKey, country: str) -> None:
         self._choose = choose
         self._table = table
         self._upstream = upstream
         self._key = key
         self._country = country
-        self._deadline_s = deadline_s
         self._serial = count()
 
-    def __call__(self, caller: Caller, prompt: Prompt, request_id: str, tried: set[str]) -> AsyncGenerator[bytes, None]:
+    def __call__(self, errand: Errand) -> AsyncGenerator[bytes, None]:
         """The engine's answer: in pieces of whatever size they come where it streams, else in one.
-
-        Args:
-            tried: ids of the replicas that the request has been with. They are not asked again, and more are added.
 
         Raises:
             Rejected: the engine refused the request.
             Failed: no replica can serve, or the one that did was lost halfway.
         """
-        return self._carried(caller, prompt, request_id, tried, prompt.endpoint.value, prompt.body, prompt.stream)
+        prompt = errand.prompt
+        return self._carried(errand, prompt.endpoint.value, prompt.body, prompt.stream)
 
-    async def tokens(self, caller: Caller, prompt: Prompt, request_id: str, tried: Set[str], asked: bytes) -> int:
+    async def tokens(self, errand: Errand, asked: bytes) -> int:
         """How many tokens there are in what ``asked``, a body for ``/tokenize``, holds. Raises as the answer does."""
-        async with aclosing(
-            self._carried(caller, prompt, request_id, set(tried), TOKENIZE, asked, stream=False)
-        ) as answer:
+        aside = replace(errand, tried=set(errand.tried))
+        async with aclosing(self._carried(aside, TOKENIZE, asked, stream=False)) as answer:
             return int(json.loads(await anext(answer))["count"])
 
-    async def _carried(
-        self, caller: Caller, prompt: Prompt, request_id: str, tried: set[str], path: str, body: bytes, stream: bool
-    ) -> AsyncGenerator[bytes, None]:
-        ends = monotonic() + self._deadline_s
+    async def _carried(self, errand: Errand, path: str, body: bytes, stream: bool) -> AsyncGenerator[bytes, None]:
         failure: Exception = self._failed(Reason.COUNTRY_UNAVAILABLE, RETRY_AFTER_S)
+        tried = errand.tried
         lost = 0
-        while len(tried) < MAX_ATTEMPTS and lost < MAX_LOST and monotonic() < ends:
-            replica = self._choose(caller, prompt, tried)
+        while len(tried) < MAX_ATTEMPTS and lost < MAX_LOST and monotonic() < errand.ends:
+            replica = self._choose(errand.caller, errand.prompt, tried)
             if replica is None:
                 break
             tried.add(replica.id)
             started = False
             try:
-                async with self._asked(replica, caller, request_id, path, body, ends) as exchange:
+                async with self._asked(replica, errand, path, body) as exchange:
                     if not stream:
                         yield await exchange.whole()
                         return
@@ -91,6 +81,9 @@ class Relay:
                     return
             except Unreachable:
                 self._table.avoid(replica)
+            except Late as error:
+                reason = Reason.STREAM_INTERRUPTED if started else Reason.SERVER_IS_OVERLOADED
+                raise self._failed(reason, OVERLOADED_RETRY_AFTER_S) from error
             except Broken as error:
                 self._table.avoid(replica)
                 lost += 1
@@ -107,20 +100,18 @@ class Relay:
         raise failure
 
     @asynccontextmanager
-    async def _asked(
-        self, replica: Replica, caller: Caller, request_id: str, path: str, body: bytes, ends: float
-    ) -> AsyncIterator[Exchange]:
+    async def _asked(self, replica: Replica, errand: Errand, path: str, body: bytes) -> AsyncIterator[Exchange]:
         """An exchange whose answer's head has come and is good. Leaving early aborts the generation."""
         with self._table.serving(replica, len(body) // _BYTES_PER_TOKEN):
             exchange = await self._upstream.connect(replica.address)
             try:
                 try:
-                    await self._ask(exchange, caller, request_id, path, body, ends - monotonic())
+                    await self._ask(exchange, errand, path, body)
                 except Broken:
                     if exchange.fresh:
                         raise
                     exchange = await self._again(replica)
-                    await self._ask(exchange, caller, request_id, path, body, ends - monotonic())
+                    await self._ask(exchange, errand, path, body)
                 if exchange.status != 200:
                     raise Rejected(exchange.status, await exchange.whole(), replica.context_length)
                 yield exchange
@@ -135,16 +126,14 @@ class Relay:
             # Somebody did listen there until this request came.
             raise Broken(str(error)) from error
 
-    async def _ask(
-        self, exchange: Exchange, caller: Caller, request_id: str, path: str, body: bytes, left_s: float
-    ) -> None:
-        now = time()
+    async def _ask(self, exchange: Exchange, errand: Errand, path: str, body: bytes) -> None:
+        now, left_s = time(), errand.ends - monotonic()
         claim = self._key.sign(
             Claim(
-                country=caller.country,
-                organisation=caller.organisation,
-                request_id=f"{request_id}.{next(self._serial)}",
-                service_class=caller.service_class,
+                country=errand.caller.country,
+                organisation=errand.caller.organisation,
+                request_id=f"{errand.request_id}.{next(self._serial)}",
+                service_class=errand.caller.service_class,
                 path=path,
                 deadline=now + left_s,
                 expiry=now + LIFETIME_S,
@@ -152,7 +141,7 @@ class Relay:
         )
         head = (
             f"POST {path} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\n"
-            f"x-request-id: {request_id}\r\n{HEADER}: {claim}\r\ncontent-length: {len(body)}\r\n\r\n"
+            f"x-request-id: {errand.request_id}\r\n{HEADER}: {claim}\r\ncontent-length: {len(body)}\r\n\r\n"
         )
         await exchange.ask(head.encode("ascii"), body, left_s)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Set
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import partial
+from dataclasses import replace
 from typing import Protocol
 
 from serving.errors import Failed, Reason
@@ -20,17 +20,15 @@ from serving.replicas.continuation import (
     text_to_count,
 )
 from serving.replicas.upstream import Rejected
-from serving.types import Caller, Prompt
+from serving.types import Errand
 
 
 class Carrier(Protocol):
     """What asks replicas: :class:`serving.steps.relay.Relay`."""
 
-    def __call__(
-        self, caller: Caller, prompt: Prompt, request_id: str, tried: set[str]
-    ) -> AsyncGenerator[bytes, None]: ...
+    def __call__(self, errand: Errand) -> AsyncGenerator[bytes, None]: ...
 
-    async def tokens(self, caller: Caller, prompt: Prompt, request_id: str, tried: Set[str], asked: bytes) -> int: ...
+    async def tokens(self, errand: Errand, asked: bytes) -> int: ...
 
 
 class Resume:
@@ -40,26 +38,25 @@ class Resume:
         self._relay = relay
         self._country = country
 
-    async def __call__(
-        self, caller: Caller, prompt: Prompt, request_id: str, tried: set[str], told: Told
-    ) -> AsyncGenerator[bytes, None]:
+    async def __call__(self, errand: Errand, told: Told) -> AsyncGenerator[bytes, None]:
         """What follows on the events in ``told``, as whole events of the same stream.
 
         Raises:
             Failed: the answer cannot be carried on, or nobody is there who could.
         """
+        prompt = errand.prompt
         begun = beginning(told.events) if told.whole else None
         if begun is None:
             raise self._interrupted()
         try:
-            count = partial(self._relay.tokens, caller, prompt, request_id, tried)
-            spent = await count(text_to_count(prompt, begun)) if begun.text and counts(prompt) else 0
-            asked = await count(prompt_to_count(prompt)) if prompt.include_usage else 0
+            spent = await self._relay.tokens(errand, text_to_count(prompt, begun)) if counts(prompt, begun) else 0
+            asked = await self._relay.tokens(errand, prompt_to_count(prompt)) if prompt.include_usage else 0
             if is_spent(prompt, begun, spent):
                 yield ending(prompt, begun, asked, spent)
                 return
             mend = Rest(begun, asked, spent)
-            async with aclosing(self._relay(caller, continued(prompt, begun, spent), request_id, tried)) as stream:
+            rest = replace(errand, prompt=continued(prompt, begun, spent))
+            async with aclosing(self._relay(rest)) as stream:
                 async for data in stream:
                     if events := mend.feed(data):
                         yield events

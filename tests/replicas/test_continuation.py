@@ -59,7 +59,7 @@ async def rest(asked: Prompt, told: list[bytes], sizes: list[int]) -> bytes:
     """What ``steps/resume`` does, without anybody to ask but the fake."""
     begun = beginning(told)
     assert begun is not None
-    spent = await count(text_to_count(asked, begun)) if begun.text and counts(asked) else 0
+    spent = await count(text_to_count(asked, begun)) if counts(asked, begun) else 0
     prompt_tokens = await count(prompt_to_count(asked)) if asked.include_usage else 0
     if is_spent(asked, begun, spent):
         return ending(asked, begun, prompt_tokens, spent)

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
+from time import monotonic
 
 import pytest
 
@@ -18,7 +19,7 @@ from serving.replicas.table import Table
 from serving.replicas.upstream import Rejected, Upstream
 from serving.steps.choose import Chooser
 from serving.steps.relay import MAX_ATTEMPTS, MAX_LOST, Relay
-from serving.types import Address, Caller, Endpoint, Prompt, ServiceClass
+from serving.types import Address, Caller, Endpoint, Errand, Prompt, ServiceClass
 
 KEY = CellKey(b"k" * 32)
 CALLER = Caller("ee", "acme", "k1", ServiceClass.BATCH, None)
@@ -29,9 +30,12 @@ Says = Callable[[int], bytes | None]
 """What a replica says to its n-th request; ``None`` closes the connection instead."""
 
 
-def prompt(*, stream: bool = False) -> Prompt:
-    body = b'{"model": "m", "messages": []}'
-    return Prompt(Endpoint.CHAT, "m", stream, False, body, {"model": "m", "messages": []})
+BODY = b'{"model": "m", "messages": []}'
+
+
+def errand(*, stream: bool = False, tried: set[str] | None = None, within_s: float = 5) -> Errand:
+    prompt = Prompt(Endpoint.CHAT, "m", stream, False, BODY, {"model": "m", "messages": []})
+    return Errand(CALLER, prompt, "req_1", monotonic() + within_s, set() if tried is None else tried)
 
 
 def says(status: int, body: bytes = b"hello") -> bytes:
@@ -45,7 +49,7 @@ class Crowd:
         self.heads: list[bytes] = []
         self.ends_after: bytes | None = None
         self.table = Table()
-        self.relay = Relay(Chooser("ee", self.table), self.table, Upstream(), KEY, "ee", deadline_s=5)
+        self.relay = Relay(Chooser("ee", self.table), self.table, Upstream(), KEY, "ee")
 
     @property
     def claims(self) -> list[Claim]:
@@ -65,9 +69,8 @@ class Crowd:
                     break
         writer.close()
 
-    async def answer(self, *, stream: bool = False, tried: set[str] | None = None) -> bytes:
-        tried = set() if tried is None else tried
-        async with aclosing(self.relay(CALLER, prompt(stream=stream), "req_1", tried)) as found:
+    async def answer(self, *, stream: bool = False, tried: set[str] | None = None, within_s: float = 5) -> bytes:
+        async with aclosing(self.relay(errand(stream=stream, tried=tried, within_s=within_s))) as found:
             return b"|".join([data async for data in found])
 
 
@@ -164,7 +167,7 @@ async def test_one_that_was_tried_is_not_asked_again() -> None:
 async def test_tokens_are_counted_with_a_claim_for_that() -> None:
     async with crowd(lambda _: says(200, b'{"count": 7}')) as found:
         tried = {"r9"}
-        assert await found.relay.tokens(CALLER, prompt(), "req_1", tried, b"{}") == 7
+        assert await found.relay.tokens(errand(tried=tried), b"{}") == 7
         assert tried == {"r9"}
         assert [claim.path for claim in found.claims] == ["/tokenize"]
         assert found.heads[0].startswith(b"POST /tokenize HTTP/1.1\r\n")
@@ -172,7 +175,26 @@ async def test_tokens_are_counted_with_a_claim_for_that() -> None:
 
 async def test_load_is_counted_while_it_is_there() -> None:
     async with crowd(lambda _: says(200)) as found:
-        async with aclosing(found.relay(CALLER, prompt(stream=True), "req_1", set())) as answer:
+        async with aclosing(found.relay(errand(stream=True))) as answer:
             await anext(answer)
-            assert found.table.replicas("m")[0].outstanding_tokens == len(prompt().body) // 4
+            assert found.table.replicas("m")[0].outstanding_tokens == len(BODY) // 4
         assert found.table.replicas("m")[0].outstanding_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [(b"", Reason.SERVER_IS_OVERLOADED), (says(200)[:-1], Reason.STREAM_INTERRUPTED)]
+)
+async def test_one_that_takes_too_long_is_not_to_blame(said: bytes, reason: Reason) -> None:
+    async with crowd(*[lambda _: said] * 3) as found:
+        with pytest.raises(DomicileError) as caught:
+            await found.answer(stream=True, within_s=0.2)
+        assert caught.value.reason is reason
+        assert len(found.heads) == 1
+        assert all(replica.healthy for replica in found.table.replicas("m"))
+
+
+async def test_after_the_deadline_nobody_is_asked() -> None:
+    async with crowd(lambda _: says(200)) as found:
+        with pytest.raises(DomicileError):
+            await found.answer(within_s=0)
+        assert found.heads == []
