@@ -99,6 +99,19 @@ class RunningHouse:
         (found,) = (process for process in self.processes() if _title(process).startswith(title))
         return found
 
+    def replica_url(self, country: str) -> str:
+        """The private listener of a country's replica: all that it has on loopback."""
+        (port,) = _listening_on_loopback(self.actor(country, MODEL))
+        return f"http://127.0.0.1:{port}"
+
+
+def _listening_on_loopback(process: psutil.Process) -> list[int]:
+    return [
+        connection.laddr.port
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip == "127.0.0.1"
+    ]
+
 
 def _title(process: psutil.Process) -> str:
     try:

@@ -73,7 +73,6 @@ class LocalCluster:
             MARK: mark(self._settings.home),
             "DOMICILE_HOME": str(self._settings.home),
             "DOMICILE_COUNTRIES": str(self._settings.countries),
-            "DOMICILE_PRIVATE_HOST": LOOPBACK,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._token),
             # A worker that was started ahead of need is a hundred megabytes that nobody asked for.

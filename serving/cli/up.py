@@ -8,13 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from serving.cli.cluster import ClusterError, LocalCluster, Record
+from serving.cli.cluster import LOOPBACK, ClusterError, LocalCluster, Record
 from serving.cli.demo import demo_key
 from serving.cli.models import prepare_with_progress
 from serving.cli.output import USAGE, console, emit_json, errors, fail
@@ -48,7 +49,8 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Bring countries up and return when they are ready. Run again, it changes only what differs."""
-    settings = Settings.from_environment()
+    # One machine: the gateways are where the replicas are, so nobody else needs to reach those.
+    settings = replace(Settings.from_environment(), private_host=LOOPBACK)
     cluster = LocalCluster(settings)
     cluster.enter()
     # Imported here: Ray takes seconds, which every other command can do without.

@@ -65,8 +65,8 @@ class Report:
         return all(number.passed is not False for number in self.numbers)
 
     def table(self) -> str:
-        rows = [("number", "median", "lowest", "highest", "unit", "target", "")]
-        rows += [_row(number) for number in self.numbers]
+        head = ("number", "median", "lowest", "highest", "unit", "target", "")
+        rows: list[tuple[str, ...]] = [head, *(_row(number) for number in self.numbers)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         rows.insert(1, tuple("-" * width for width in widths))
         return "\n".join(f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows)

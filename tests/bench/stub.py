@@ -4,8 +4,8 @@ Answers with the chunks of vLLM 0.32, byte for byte but for the id, made before 
 ``max_tokens`` says how many, and ``metadata.gap_ms`` how far apart. Each chunk is a write of its own, as an engine's
 step gives it.
 
-``application`` is served as vLLM's own is: ASGI, over uvicorn. ``bare`` is a protocol on the socket, several times as fast
-as any replica can be, and hands out chunks in turn to all its clients.
+``application`` is served as vLLM's own is: ASGI, over uvicorn. ``bare`` is a protocol on the socket, several times as
+fast as any replica can be, and hands out chunks in turn to all its clients.
 """
 
 from __future__ import annotations

@@ -53,6 +53,17 @@ def test_nothing_phones_home(running_house: RunningHouse) -> None:
             assert environment["HF_HUB_OFFLINE"] == "1"
 
 
+def test_a_replica_serves_nobody_without_a_claim(running_house: RunningHouse) -> None:
+    """R4 on the real engine, and what vLLM's own application leaves open (row 12)."""
+    private = running_house.replica_url("ee")
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Hello"}]}
+    key = {"authorization": f"Bearer {running_house.countries['ee'].key}"}
+    assert httpx.post(f"{private}/v1/chat/completions", json=body, headers=key).status_code == 403
+    for path in ("/invocations", "/pause", "/v1/models", "/metrics", "/health"):
+        assert httpx.post(private + path, json=body, headers=key).status_code == 404
+        assert httpx.get(private + path, headers=key).status_code == 404
+
+
 def test_a_caller_who_leaves_ends_the_generation(running_house: RunningHouse) -> None:
     country = running_house.countries["ee"]
     with country.http() as client, client.stream("POST", "/v1/chat/completions", json=LONG) as answer:

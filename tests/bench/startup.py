@@ -1,0 +1,131 @@
+"""What a country costs to start, in time and memory, against vLLM's own server with the same model.
+
+Memory is the proportional set size (PSS) of every process that was started: what several share is counted once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import psutil
+
+from serving.engine.models import weights
+from serving.settings import OFFLINE, SILENCE
+from tenants.registry import Registry
+from tests.bench.country import CODE, HOST, free_port
+from tests.bench.report import CannotMeasure, Number, Report
+from tests.bench.up import Home, bring_up, home
+
+ROUNDS = 3
+LIMIT_S = 300.0
+POLL_S = 0.1
+KV_CACHE_BYTES = 1 << 30
+TIME_TARGET = 2.5
+MEMORY_FACTOR = 2.0
+MEMORY_SPARE_GIB = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """One start."""
+
+    seconds: float
+    gib: float
+
+
+def measure(options: argparse.Namespace) -> Report:
+    rounds = options.rounds or ROUNDS
+    with home() as at:
+        (country,) = Registry.load(at.countries).select([CODE])
+        model = Path(weights(country.models[0].source, at.settings.models))
+        pairs = [(_vllm(model), _country(at)) for _ in range(rounds)]
+    over = tuple(ours.gib - MEMORY_FACTOR * theirs.gib for theirs, ours in pairs)
+    return Report(
+        "startup",
+        f"A country of one replica until it is ready, and vLLM's own server until it is healthy; {rounds} rounds.",
+        (
+            Number("time until ready", "× vLLM", tuple(b.seconds / a.seconds for a, b in pairs), TIME_TARGET),
+            Number(f"memory beyond {MEMORY_FACTOR:g} × vLLM's", "GiB", over, MEMORY_SPARE_GIB),
+            Number("a country, until ready", "s", tuple(ours.seconds for _, ours in pairs)),
+            Number("vLLM, until ready", "s", tuple(theirs.seconds for theirs, _ in pairs)),
+            Number("a country, memory", "GiB", tuple(ours.gib for _, ours in pairs)),
+            Number("vLLM, memory", "GiB", tuple(theirs.gib for theirs, _ in pairs)),
+        ),
+    )
+
+
+def _country(at: Home) -> Started:
+    up = bring_up(at)
+    started = Started(up.seconds, pss_gib(at.processes()))
+    at.domicile("down")
+    return started
+
+
+def _vllm(model: Path) -> Started:
+    port = free_port()
+    line = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager", "--model", str(model)]
+    line += ["--kv-cache-memory-bytes", str(KV_CACHE_BYTES), "--dtype", "float32", "--host", HOST, "--port", str(port)]
+    begun = perf_counter()
+    server = subprocess.Popen(
+        line,
+        # Away from this checkout, whose packages it must not find.
+        cwd=model,
+        env={**os.environ, **SILENCE, **OFFLINE},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while not _healthy(port):
+            if server.poll() is not None or perf_counter() - begun > LIMIT_S:
+                raise CannotMeasure("vLLM's own server did not come up")
+            time.sleep(POLL_S)
+        return Started(perf_counter() - begun, pss_gib(_tree(server.pid)))
+    finally:
+        _end(server)
+
+
+def pss_gib(processes: Iterable[psutil.Process]) -> float:
+    """Gibibytes of all these processes together; those that are gone have none."""
+    total = 0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss
+    return total / 2**30
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    with suppress(psutil.NoSuchProcess):
+        processes = _tree(server.pid)
+        server.terminate()
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    server.wait()
+
+
+def _healthy(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=2)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
