@@ -108,9 +108,12 @@ class Door:
     async def _stream(self, request: Request, reply: Answer, first: bytes, took: Header, send: Send) -> None:
         tail = Tail(request.endpoint)
         events = tail.feed(first)
+        told = Told() if possible(reply.prompt) else None
         if tail.error is not None:
             # vLLM begins a stream before it has looked at everything; nothing has been sent, so this is a refusal.
-            raise self._halted(request, reply, tail)
+            error = self._halted(request, reply, tail)
+            if told is None or not isinstance(error, Failed):
+                raise error
         if not first:
             raise self._interrupted()
         headers = [
@@ -119,17 +122,16 @@ class Door:
             *self._headers(request, took),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        told = Told() if possible(reply.prompt) else None
         way = Way(layers(reply.prompt), told, send)
-        error = self._ended(request, reply, tail, await way.relayed(reply.stream, events, tail))
+        ended = self._ended(request, reply, tail, await way.relayed(reply.stream, events, tail))
         for _ in range(MAX_RESUMED):
-            if told is None or not isinstance(error, Failed):
+            if told is None or not isinstance(ended, Failed):
                 break
             tail = Tail(request.endpoint)
             async with aclosing(reply.resume(told)) as rest:
-                error = self._ended(request, reply, tail, await way.relayed(rest, Events(b""), tail))
-        if error is not None:
-            event = error_event(error, request.language)
+                ended = self._ended(request, reply, tail, await way.relayed(rest, Events(b""), tail))
+        if ended is not None:
+            event = error_event(ended, request.language)
             await _more(send, error_frame(request.endpoint, event, tail.sequence))
         await send({"type": "http.response.body", "body": b""})
 

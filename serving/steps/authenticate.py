@@ -34,14 +34,9 @@ class Authenticator:
         token = authorization[7:].strip().decode("latin-1")
         if authorization[:7].lower() != _BEARER or not token:
             raise Refused(Reason.NO_KEY)
-        key = parse(token)
-        if key is not None and key.country != self._country.code and key.country in self._addresses:
-            raise Refused(
-                Reason.INCORRECT_HOSTNAME, country=key.country.upper(), address=f"{self._addresses[key.country]}/v1"
-            )
         identified = self._keyring.identify(token, datetime.now(UTC))
         if identified is None:
-            raise Refused(Reason.INVALID_API_KEY)
+            raise self._stranger(token)
         organisation = identified.organisation
         return Caller(
             country=organisation.country,
@@ -50,3 +45,10 @@ class Authenticator:
             service_class=ServiceClass(organisation.plan.service_class),
             models=organisation.may_use(self._country),
         )
+
+    def _stranger(self, token: str) -> Refused:
+        key = parse(token)
+        if key is not None and key.country != self._country.code and key.country in self._addresses:
+            address = f"{self._addresses[key.country]}/v1"
+            return Refused(Reason.INCORRECT_HOSTNAME, country=key.country.upper(), address=address)
+        return Refused(Reason.INVALID_API_KEY)
