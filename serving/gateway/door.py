@@ -132,8 +132,8 @@ class Door:
                 ended = self._ended(request, reply, tail, await way.relayed(rest, Events(b""), tail))
         if ended is not None:
             event = error_event(ended, request.language)
-            await _more(send, error_frame(request.endpoint, event, tail.sequence))
-        await send({"type": "http.response.body", "body": b""})
+            way.last += error_frame(request.endpoint, event, tail.sequence)
+        await send({"type": "http.response.body", "body": way.last})
 
     def _ended(self, request: Request, reply: Answer, tail: Tail, error: DomicileError | None) -> DomicileError | None:
         """What was wrong with a stream that has ended, if anything."""
@@ -190,7 +190,7 @@ def layers(prompt: Prompt) -> list[Layer]:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Way:
     """From a replica's stream to the client, whose head has been sent."""
 
@@ -198,6 +198,8 @@ class Way:
     told: Told | None
     """Kept for carrying the answer on, where that is possible."""
     send: Send
+    last: bytes = b""
+    """What is left to send, in one packet with the end of the answer."""
 
     async def relayed(self, stream: AsyncGenerator[bytes, None], events: Events, tail: Tail) -> DomicileError | None:
         """Send a stream on until its end, ``events`` first. Returns what went wrong on the way."""
@@ -208,8 +210,10 @@ class Way:
                     told.add(events)
                 for layer in mending:
                     events = layer.feed(events)
-                if events:
-                    await _more(send, events)
+                if tail.done:
+                    self.last += events
+                elif events:
+                    await send({"type": "http.response.body", "body": events, "more_body": True})
                 if tail.error is not None:
                     return None
                 data = await anext(stream, b"")
@@ -222,10 +226,6 @@ class Way:
 
 def _took(begun: float) -> Header:
     return b"openai-processing-ms", b"%d" % ((perf_counter() - begun) * 1000)
-
-
-async def _more(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 def _translated(request: Request, prompt: Prompt, rejected: Rejected) -> DomicileError:
