@@ -11,7 +11,7 @@ from tests.running import RunningCountry, RunningHouse, standing
 
 @pytest.fixture(scope="session")
 def running_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningHouse]:
-    with standing(tmp_path_factory.mktemp("house")) as house:
+    with standing(tmp_path_factory.mktemp("house"), "ee", "kr") as house:
         yield house
 
 

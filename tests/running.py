@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +78,7 @@ class RunningCountry:
 
 @dataclass(frozen=True)
 class RunningHouse:
-    """Estonia and South Korea, up."""
+    """Countries that are up."""
 
     settings: Settings
     environment: Mapping[str, str]
@@ -94,10 +94,13 @@ class RunningHouse:
         return ours(self.settings.home)
 
     def actor(self, country: str, deployment: str) -> psutil.Process:
-        """The process of a country's gateway or replica."""
-        title = f"ray::ServeReplica:domicile-{country}:{deployment}"
-        (found,) = (process for process in self.processes() if _title(process).startswith(title))
+        """The process of a country's gateway or replica, of which there is one."""
+        (found,) = self.actors(country, deployment)
         return found
+
+    def actors(self, country: str, deployment: str) -> list[psutil.Process]:
+        title = f"ray::ServeReplica:domicile-{country}:{deployment}"
+        return [process for process in self.processes() if _title(process).startswith(title)]
 
     def replica_url(self, country: str) -> str:
         """The private listener of a country's replica: all that it has on loopback."""
@@ -121,9 +124,9 @@ def _title(process: psutil.Process) -> str:
 
 
 @contextmanager
-def standing(folder: Path) -> Iterator[RunningHouse]:
-    """``domicile up`` for ee and kr, and ``domicile down`` at the end, whatever happened between."""
-    settings = _home(folder)
+def standing(folder: Path, *codes: str, replicas: int = 1) -> Iterator[RunningHouse]:
+    """``domicile up`` for some countries, and ``domicile down`` at the end, whatever happened between."""
+    settings = _home(folder, codes, replicas)
     environment = {
         **os.environ,
         "DOMICILE_HOME": str(settings.home),
@@ -131,7 +134,8 @@ def standing(folder: Path) -> Iterator[RunningHouse]:
     }
     house = RunningHouse(settings, environment, {})
     try:
-        up = house.domicile("up", "--json", timeout_s=UP_TIMEOUT_S)
+        chosen = [word for code in codes for word in ("--country", code)]
+        up = house.domicile("up", "--json", *chosen, timeout_s=UP_TIMEOUT_S)
         assert up.code == 0, up.err[-3000:]
         countries = {
             one["country"]: RunningCountry(one["country"], one["address"], one["key"])
@@ -144,7 +148,7 @@ def standing(folder: Path) -> Iterator[RunningHouse]:
             process.send_signal(signal.SIGKILL)
 
 
-def _home(folder: Path) -> Settings:
+def _home(folder: Path, codes: Iterable[str], replicas: int) -> Settings:
     """A home of its own with the model that is prepared once for all, and tenants on free ports."""
     home, countries = folder / "home", folder / "countries"
     home.mkdir(mode=0o700)
@@ -152,11 +156,13 @@ def _home(folder: Path) -> Settings:
     for name in BUNDLED:
         prepare(name, shared, lambda _doing, _done: None)
     (home / "models").symlink_to(shared)
-    for code in ("ee", "kr"):
+    for code in codes:
         shutil.copytree(SHIPPED / code, countries / code)
         file = countries / code / "tenant.yaml"
         described = yaml.safe_load(file.read_text())
         described["gateway"] = {"port": free_port()}
+        for model in described["models"]:
+            model["replicas"] = replicas
         file.write_text(yaml.safe_dump(described, allow_unicode=True))
     return Settings(home=home, countries=countries)
 

@@ -26,6 +26,7 @@ from serving.gateway.pages import pages
 from serving.gateway.problems import error_event, problem
 from serving.gateway.request import ENDPOINTS, Request, new_request_id
 from serving.gateway.sse import Events, Layer, Refusals, ResponseEvents, Tail, UsageNull, error_frame
+from serving.http.protocol import LEAVING, Leaving
 from serving.replicas.continuation import Told, possible
 from serving.replicas.table import Table
 from serving.replicas.upstream import Rejected
@@ -64,7 +65,7 @@ class Door:
         try:
             if scope["method"] != "POST":
                 raise Refused(Reason.METHOD_NOT_ALLOWED, allow="POST")
-            await self._generate(request, receive, send)
+            await self._generate(request, send)
         except ClientGone:
             return
         except DomicileError as error:
@@ -75,10 +76,10 @@ class Door:
             log.error("%s of %s at %s:%s", type(error).__name__, request.id, place.filename, place.lineno)
             await self._tell(request, Failed(Reason.INTERNAL_ERROR), send)
 
-    async def _generate(self, request: Request, receive: Receive, send: Send) -> None:
+    async def _generate(self, request: Request, send: Send) -> None:
         begun = perf_counter()
         async with answer(request, self._house) as reply:
-            with _watched(receive):
+            with _watched(request.scope):
                 try:
                     first = await anext(reply.stream, b"")
                 except Rejected as rejected:
@@ -238,32 +239,33 @@ def _translated(request: Request, prompt: Prompt, rejected: Rejected) -> Domicil
     )
 
 
-class _watched:  # noqa: N801 - read as a statement: with _watched(receive)
+class _watched:  # noqa: N801 - read as a statement: with _watched(scope)
     """Cancels the block when the client leaves, so that its generation is aborted in the engine.
 
-    The body has been read, so the next thing a client can say is that it is gone. The block then ends with
-    :class:`ClientGone`; a cancellation that is somebody else's stays one.
+    The block then ends with :class:`ClientGone`; a cancellation that is somebody else's stays one.
     """
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._gone = False
-        self._over = False
+    __slots__ = ("_leaving", "_task")
+
+    def __init__(self, scope: Scope) -> None:
+        self._leaving: Leaving = scope["extensions"][LEAVING]
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
-        self._watcher: asyncio.Future[Message] = asyncio.ensure_future(self._receive())
-        self._watcher.add_done_callback(self._left)
+        self._leaving.tell = self._cancel
+        if self._leaving.gone:
+            self._cancel()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._over = True
-        self._watcher.cancel()
-        if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:
+        self._leaving.tell = _nobody
+        if self._leaving.gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:
             raise ClientGone
 
-    def _left(self, _watcher: asyncio.Future[Message]) -> None:
-        if not self._over:
-            self._gone = True
-            self._task.cancel()
+    def _cancel(self) -> None:
+        self._task.cancel()
+
+
+def _nobody() -> None:
+    """Stands in where the answer has ended and nobody needs to know."""

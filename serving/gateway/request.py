@@ -26,12 +26,12 @@ class Request:
         self.headers = headers_of(scope)
         self.endpoint = ENDPOINTS[scope["path"]]
         self.language = language_of(self.headers, country)
-        self._scope = scope
+        self.scope = scope
         self._receive = receive
         self._table = table
 
     async def prompt(self, site: Site) -> Prompt:
-        raw = await read_body(self._scope, self._receive, max_bytes=site.country.gateway.max_body_bytes)
+        raw = await read_body(self.scope, self._receive, max_bytes=site.country.gateway.max_body_bytes)
         return read(self.endpoint, raw, Limits(context_length=self._table.longest_context(), country=site.country.code))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping
 
@@ -40,6 +41,9 @@ class GatewayDeployment:
         self._handles = [handle.options(method_name="ready") for handle in replicas.values()]
         self._listener = listener(country, settings, addresses, live, ground.site())
         await self._listener.start()
+        # What Ray and FastAPI brought stays to the end: a full collection would stop every stream to walk through it.
+        gc.collect()
+        gc.freeze()
         log.info("gateway of %s listens on port %s", country.code, self._listener.port)
 
     async def ready(self) -> bool:

@@ -31,6 +31,9 @@ from serving.errors import Reason
 _INFORMATIONAL = b"HTTP/1.1 1"
 HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?[ \t]*")
 
+LEAVING = "domicile.leaving"
+"""The extension of a request's scope under which its :class:`Leaving` is."""
+
 Problem = Callable[[Reason, Mapping[bytes, bytes]], tuple[int, list[tuple[bytes, bytes]], bytes]]
 """Makes an answer's status, headers and body from a reason and the request's raw headers so far. Never raises.
 
@@ -79,6 +82,23 @@ def plain_problem(reason: Reason, _headers: Mapping[bytes, bytes]) -> tuple[int,
     message = MESSAGES.get(reason, "The server had an error while processing your request.")
     error = {"message": message, "type": reason.wire.type, "param": None, "code": reason.wire.code}
     return reason.wire.status, [(b"content-type", b"application/json")], json.dumps({"error": error}).encode()
+
+
+class Leaving:
+    """Whether a request's client has left, and who is to be told when it does.
+
+    Waiting for ``http.disconnect`` says the same, and costs a task for every request that nobody leaves.
+    """
+
+    __slots__ = ("gone", "tell")
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.tell: Callable[[], None] = _nothing
+
+    def left(self) -> None:
+        self.gone = True
+        self.tell()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -163,6 +183,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.headers = []
         cycle = self.cycle
         cycle.transport = AppSide(self.transport, self._leave)
+        cycle.scope["extensions"] = {LEAVING: Leaving()}  # type: ignore[dict-item] # ours is no dictionary
         # Until its body is here, an answer to this request is the connection's last: see on_message_complete.
         self._persistent = cycle.keep_alive and not self._draining
         cycle.keep_alive = False
@@ -294,6 +315,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _disconnect(self, cycle: RequestResponseCycle) -> None:
         cycle.disconnected = True
         cycle.message_event.set()
+        cycle.scope["extensions"][LEAVING].left()  # type: ignore[attr-defined]
 
     def _answer(self, reason: Reason) -> None:
         status, headers, body = self._problem(reason, dict(self._head))
@@ -406,4 +428,4 @@ class Linger(asyncio.Protocol):
 
 
 def _nothing() -> None:
-    """Stands in for a finished cycle's callback, which would keep the connection alive by reference."""
+    """Stands in where there is nobody to call, or, for a finished cycle, nobody to keep alive by reference."""

@@ -75,6 +75,12 @@ class Exchange(asyncio.Protocol):
         self._complete = False
         self._keep = False
 
+    def __enter__(self) -> Exchange:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
     async def ask(self, head: bytes, body: bytes, timeout_s: float) -> int:
         """Send a request and wait for the head of its answer.
 
@@ -118,6 +124,7 @@ class Exchange(asyncio.Protocol):
         """
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         if self._complete and self._keep and self._lost is None:
             self._resume()
             self.fresh = False

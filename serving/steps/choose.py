@@ -23,15 +23,15 @@ class Chooser:
 
     def __call__(self, caller: Caller, prompt: Prompt, tried: Set[str] = frozenset()) -> Replica | None:
         """The best replica but those whose ids were ``tried``, or ``None``. Nobody else is asked (R5)."""
-        return choose(
-            Want(
-                country=self._country,
-                model=prompt.model,
-                prefix=prefix(caller, prompt),
-                prompt_tokens=len(prompt.body) // _BYTES_PER_TOKEN,
-            ),
-            [replica for replica in self._table.replicas(prompt.model) if replica.id not in tried],
+        replicas = [replica for replica in self._table.replicas(prompt.model) if replica.id not in tried]
+        want = Want(
+            country=self._country,
+            model=prompt.model,
+            # Where there is no choice nobody looks at it, and it costs as much as the rest of the choosing.
+            prefix=prefix(caller, prompt) if len(replicas) > 1 else b"",
+            prompt_tokens=len(prompt.body) // _BYTES_PER_TOKEN,
         )
+        return choose(want, replicas)
 
 
 def prefix(caller: Caller, prompt: Prompt) -> bytes:

@@ -8,8 +8,8 @@ mend.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Set
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Set
+from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
 from time import monotonic, time
@@ -71,7 +71,8 @@ class Relay:
             tried.add(replica.id)
             started = False
             try:
-                async with self._asked(replica, errand, path, body) as exchange:
+                sent = self._table.serving(replica, len(body) // _BYTES_PER_TOKEN)
+                with sent, await self._asked(replica, errand, path, body) as exchange:
                     if not stream:
                         yield await exchange.whole()
                         return
@@ -99,24 +100,24 @@ class Relay:
                     lost += 1
         raise failure
 
-    @asynccontextmanager
-    async def _asked(self, replica: Replica, errand: Errand, path: str, body: bytes) -> AsyncIterator[Exchange]:
-        """An exchange whose answer's head has come and is good. Leaving early aborts the generation."""
-        with self._table.serving(replica, len(body) // _BYTES_PER_TOKEN):
-            exchange = await self._upstream.connect(replica.address)
+    async def _asked(self, replica: Replica, errand: Errand, path: str, body: bytes) -> Exchange:
+        """An exchange whose answer's head has come and is good. Who finishes it early aborts the generation."""
+        exchange = await self._upstream.connect(replica.address)
+        try:
             try:
-                try:
-                    await self._ask(exchange, errand, path, body)
-                except Broken:
-                    if exchange.fresh:
-                        raise
-                    exchange = await self._again(replica)
-                    await self._ask(exchange, errand, path, body)
-                if exchange.status != 200:
-                    raise Rejected(exchange.status, await exchange.whole(), replica.context_length)
-                yield exchange
-            finally:
+                await self._ask(exchange, errand, path, body)
+            except Broken as error:
+                if exchange.fresh or isinstance(error, Late):
+                    raise
                 exchange.finish()
+                exchange = await self._again(replica)
+                await self._ask(exchange, errand, path, body)
+            if exchange.status != 200:
+                raise Rejected(exchange.status, await exchange.whole(), replica.context_length)
+        except BaseException:
+            exchange.finish()
+            raise
+        return exchange
 
     async def _again(self, replica: Replica) -> Exchange:
         """A new connection, where a pooled one was found to have been closed meanwhile."""

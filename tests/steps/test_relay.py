@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -16,7 +17,7 @@ from serving.errors import DomicileError, Reason
 from serving.placement import Replica
 from serving.replicas.claim import CellKey, Claim
 from serving.replicas.table import Table
-from serving.replicas.upstream import Rejected, Upstream
+from serving.replicas.upstream import Exchange, Rejected, Upstream
 from serving.steps.choose import Chooser
 from serving.steps.relay import MAX_ATTEMPTS, MAX_LOST, Relay
 from serving.types import Address, Caller, Endpoint, Errand, Prompt, ServiceClass
@@ -107,6 +108,14 @@ async def test_a_connection_found_stale_is_replaced_and_the_claim_with_it() -> N
         assert len({claim.request_id for claim in found.claims}) == 3
         assert {id_ for head in found.heads for id_ in REQUEST_ID.findall(head)} == {b"req_1"}
         assert found.table.models() == {"m"}, "nobody is to blame"
+
+
+async def test_of_a_stale_connection_nothing_is_left() -> None:
+    async with crowd(lambda count: None if count == 2 else says(200)) as found:
+        await found.answer()
+        await found.answer()
+        gc.collect()
+        assert len([one for one in gc.get_objects() if type(one) is Exchange]) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
