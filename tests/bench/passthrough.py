@@ -82,8 +82,8 @@ def _ways(options: argparse.Namespace) -> Iterator[Ways]:
     elif any(given):
         raise CannotMeasure("--gateway, --key, --replica-url and --claim-key go together")
     else:
-        with home() as at:
-            up = bring_up(at)
+        with home(CODE) as at:
+            (up,) = bring_up(at)
             secret = at.settings.country(CODE) / "cell.key"
             yield _given(up.address, up.key, f"http://127.0.0.1:{replica_port(at)}", secret)
 

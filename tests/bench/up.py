@@ -1,4 +1,4 @@
-"""A country that a bench brings up for itself, on its own home and port, and takes down again."""
+"""Countries that a bench brings up for itself, in a home and on ports of their own, and takes down again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 
 import psutil
 import yaml
@@ -21,7 +20,7 @@ import yaml
 from serving.cli.processes import ours
 from serving.settings import Settings
 from tests.bench.client import PATH
-from tests.bench.country import CODE, HOST, free_port
+from tests.bench.country import HOST, free_port
 from tests.bench.report import CannotMeasure
 
 DOMICILE = Path(sys.executable).with_name("domicile")
@@ -31,7 +30,7 @@ _REPLICA = "ray::ServeReplica"
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """A state directory with one country in it, whose gateway has a port of its own."""
+    """A state directory with countries in it, whose gateways have ports of their own."""
 
     path: Path
     countries: Path
@@ -56,24 +55,24 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """What ``domicile up`` says of the country, and how long it took."""
+    """What ``domicile up`` says of a country."""
 
     address: str
     key: str
     model: str
-    seconds: float
 
 
 @contextmanager
-def home() -> Iterator[Home]:
-    """A home with the bundled model prepared and nothing running; whatever runs there at the end is ended."""
+def home(*codes: str) -> Iterator[Home]:
+    """A home of these countries with the bundled model prepared. What runs there at the end is ended."""
     with TemporaryDirectory(prefix="domicile-bench-") as folder:
         path, countries = Path(folder) / "home", Path(folder) / "countries"
-        shutil.copytree(Settings.from_environment().countries / CODE, countries / CODE)
-        file = countries / CODE / "tenant.yaml"
-        described = yaml.safe_load(file.read_text())
-        described["gateway"] = {**described.get("gateway", {}), "host": HOST, "port": free_port()}
-        file.write_text(yaml.safe_dump(described, allow_unicode=True))
+        for code in codes:
+            shutil.copytree(Settings.from_environment().countries / code, countries / code)
+            file = countries / code / "tenant.yaml"
+            described = yaml.safe_load(file.read_text())
+            described["gateway"] = {**described.get("gateway", {}), "host": HOST, "port": free_port()}
+            file.write_text(yaml.safe_dump(described, allow_unicode=True))
         made = Home(path, countries)
         made.domicile("models", "prepare")
         try:
@@ -82,16 +81,15 @@ def home() -> Iterator[Home]:
             made.domicile("down")
 
 
-def bring_up(at: Home) -> Up:
-    begun = perf_counter()
-    said = at.domicile("up", "--country", CODE, "--json")
-    seconds = perf_counter() - begun
-    (country,) = json.loads(said)["countries"]
-    return Up(country["address"], country["key"], country["models"][0], seconds)
+def bring_up(at: Home) -> list[Up]:
+    """``domicile up`` for every country there is in this home."""
+    chosen = [word for folder in sorted(at.countries.iterdir()) for word in ("--country", folder.name)]
+    said = at.domicile("up", *chosen, "--json")
+    return [Up(one["address"], one["key"], one["models"][0]) for one in json.loads(said)["countries"]]
 
 
 def replica_port(at: Home) -> int:
-    """Where the country's replica listens: the one that asks strangers for a claim."""
+    """Where the only country's replica listens: the one that asks strangers for a claim."""
     for process in at.processes():
         if not process.cmdline()[:1] or not process.cmdline()[0].startswith(_REPLICA):
             continue
