@@ -66,6 +66,7 @@ Listed = Annotated[tuple[Item, ...], Strict(False)]
 Several = Annotated[tuple[Item, ...], Strict(False), AfterValidator(_some), Field(json_schema_extra={"minItems": 1})]
 LocalPath = Annotated[Path, Strict(False), AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 ArgumentName = Annotated[str, AfterValidator(judge), Field(json_schema_extra={"enum": sorted(ALLOWED)})]
 
@@ -162,13 +163,38 @@ class Model(Described):
     """named: only organisations that were granted the model by its id."""
 
 
+class Promise(Described):
+    """What a service class may wait. What is left out is as for everybody."""
+
+    first_token_s: Seconds | None = None
+    inter_token_s: Seconds | None = None
+    objective: Share | None = None
+
+
 class Slo(Described):
-    """What the country promises its callers about waiting."""
+    """What the country promises its callers about waiting.
+
+    A request keeps the promise when its first token comes within first_token_s and its further ones within
+    inter_token_s each, on the request's average.
+    """
 
     first_token_s: Seconds = 2.0
     inter_token_s: Seconds = 0.15
+    objective: Share = 0.95
+    """Share of requests that keep the promise; what is left to one is the error budget."""
+
+    classes: dict[Literal["interactive", "standard", "batch"], Promise] = {
+        "batch": Promise(first_token_s=60.0, inter_token_s=1.0)
+    }
+    """Service classes that are promised something else. Read-only by convention."""
+
     request_s: Seconds = 600.0
     """Deadline of a whole answer."""
+
+    def promise(self, service_class: str) -> Slo:
+        """What holds for a service class."""
+        own = next((promise for name, promise in self.classes.items() if name == service_class), Promise())
+        return self.model_copy(update=own.model_dump(exclude_none=True))
 
 
 class Residency(Described):
