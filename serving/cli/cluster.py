@@ -5,14 +5,12 @@ For clusters of more machines see ``serving/deploy``; the applications are the s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from serving.cli.processes import MARK, end, mark, ours
+from serving.cli.processes import MARK, end, mark, ours, temporary
 from serving.engine import cores
 from serving.placement import CORES_LABEL, COUNTRY_LABEL
 from serving.settings import SILENCE, Settings
@@ -181,12 +179,8 @@ class LocalCluster:
         return {**os.environ, **self.environment()}
 
     def _temporary(self, node: str) -> Path:
-        """A node's session folder: its own, so that two raylets that start at once never want the same socket.
-
-        Short, because the paths of Unix sockets below it may have 107 bytes.
-        """
-        name = hashlib.sha256(str(self._settings.home).encode()).hexdigest()[:8]
-        folder = Path(tempfile.gettempdir()) / f"domicile-{name}" / node
+        """A node's session folder: its own, so that two raylets that start at once never want the same socket."""
+        folder = temporary(self._settings.home) / node
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 

@@ -2,12 +2,15 @@
 
 Everything that ``up`` starts inherits a mark in its environment, and children inherit it from their parents. A
 process is ours when its environment holds our mark: no list to lose in a crash, no pattern over names to
-hit somebody else's Ray.
+hit somebody else's Ray. Ray's agents wipe their environment when they write a title over it; those are found by the
+logs below our folder that they hold open.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,19 +25,31 @@ def mark(home: Path) -> str:
     return hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:32]
 
 
+def temporary(home: Path) -> Path:
+    """Where Ray keeps the sessions of a home. Short: the paths of Unix sockets below it may have 107 bytes."""
+    name = hashlib.sha256(str(home).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"domicile-{name}"
+
+
 def ours(home: Path) -> list[psutil.Process]:
-    """Every living process with our mark, but for the one that asks and those above it."""
-    wanted = mark(home)
+    """Every living process of ours, but for the one that asks and those above it."""
+    wanted, sessions = mark(home), f"{temporary(home)}{os.sep}"
     me = psutil.Process()
     spared = {me.pid, *(parent.pid for parent in me.parents())}
     found = []
     for process in psutil.process_iter():
         try:
-            if process.pid not in spared and process.environ().get(MARK) == wanted:
+            if process.pid not in spared and (process.environ().get(MARK) == wanted or _logs_to(process, sessions)):
                 found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             continue
     return found
+
+
+def _logs_to(process: psutil.Process, sessions: str) -> bool:
+    # Only what goes by a name of Ray's is looked into: reading everybody's open files would take long.
+    title = (process.cmdline() or [""])[0]
+    return title.startswith("ray::") and any(file.path.startswith(sessions) for file in process.open_files())
 
 
 def end(processes: list[psutil.Process], grace_s: float) -> int:

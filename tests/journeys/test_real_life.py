@@ -138,12 +138,16 @@ def test_a_gateway_that_is_killed_comes_back(running_house: RunningHouse) -> Non
 
 
 def test_down_leaves_nothing(running_house: RunningHouse) -> None:
+    # By kinship, since that is not how `down` finds them: Ray's agents carry no mark that could be read.
+    family = {child for one in running_house.processes() for child in (one, *one.children(recursive=True))}
     stranger = psutil.Popen(["sleep", "60"])
     try:
         down = running_house.domicile("down", "--json")
         assert down.code == 0, down.err
         assert down.json()["ended"]
         assert running_house.processes() == []
+        _, alive = psutil.wait_procs(family, timeout=0)
+        assert not alive
         assert stranger.is_running()
     finally:
         stranger.kill()
