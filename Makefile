@@ -21,10 +21,10 @@ ifneq ($(READY),$(DEVICE))
 .PHONY: .venv/.ready
 endif
 
-.PHONY: help setup up down test lint bench
+.PHONY: help setup up down test lint bench loadtest
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-6s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "Every target sets up .venv by itself. PYTHON=… and DEVICE=cpu|gpu choose what with and what for."
 
@@ -52,6 +52,9 @@ lint: setup ## formatting, ruff, mypy and the import contracts
 
 bench: setup ## measure this checkout against its own promises
 	$(BIN)/python -m tests.bench
+
+loadtest: up ## five minutes of load on real vLLM in two countries, and a report of it
+	$(BIN)/domicile loadtest tour
 
 .venv/.ready: $(LISTS) requirements-cuda-libs.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \

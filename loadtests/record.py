@@ -126,6 +126,17 @@ class Record:
     said_country: str
     """The ``x-domicile-country`` of the answer, empty where there was none."""
     request_id: str
+    asked_tokens: int = 0
+    """The longest answer that was asked for; 0 where that was left to the service."""
+    first_tokens: int = 0
+    """The tokens that came with the first arrival, which ``gaps`` leaves out; 0 where nobody counted."""
+    events: int = 0
+    """Events of a stream that carried text, as they came; each holds at least one token. 0 where nobody counted.
+
+    ``first_tokens`` and ``gaps`` may be ``output_tokens`` spread over them, so only this is evidence of its own.
+    """
+    text_digest: str = ""
+    """BLAKE2b (16 bytes, hexadecimal) of the answer's whole text, so that the answers of two runs can be compared."""
 
     @property
     def first_token_s(self) -> float | None:

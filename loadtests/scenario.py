@@ -99,7 +99,7 @@ class Stream(Described):
     """One kind of traffic of some organisations."""
 
     organisations: Name
-    kind: Kind = Kind.CHAT
+    kind: Annotated[Kind, Field(strict=False)] = Kind.CHAT
     arrivals: Arrivals
     lengths: Lengths = Lengths(trace="azure-conversation", prompt_scale=0.1, output_scale=0.2)
     trace_file: Annotated[Path, Field(strict=False)] | None = None

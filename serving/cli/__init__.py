@@ -9,6 +9,7 @@ import typer
 from serving.cli.chat import chat
 from serving.cli.doctor import doctor
 from serving.cli.keys import key_app
+from serving.cli.loadtest import loadtest
 from serving.cli.models import models_app
 from serving.cli.organisations import org_app
 from serving.cli.status import status
@@ -26,6 +27,7 @@ app.command()(down)
 app.command()(status)
 app.command()(doctor)
 app.command()(chat)
+app.command()(loadtest)
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(models_app, name="models")

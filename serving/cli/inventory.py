@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import psutil
 
@@ -32,6 +32,19 @@ def _is(title: str, country: str, deployment: str) -> bool:
     name = f"ray::ServeReplica:domicile-{country}:{deployment}"
     # While a method runs, Ray puts its name behind the actor's.
     return title == name or (title.startswith(f"{name}.") and title.removeprefix(f"{name}.").isidentifier())
+
+
+def listening(pid: int, hosts: Collection[str]) -> list[tuple[str, int]]:
+    """Where a process accepts connections, of some of this machine's addresses."""
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except GONE:
+        return []
+    return sorted(
+        (each.laddr.ip, each.laddr.port)
+        for each in connections
+        if each.status == psutil.CONN_LISTEN and each.laddr.ip in hosts
+    )
 
 
 def family_memory(pid: int) -> int:

@@ -54,6 +54,10 @@ class Standing:
     live_keys: int
     drift: bool
     message: str
+    raylets: Sequence[int]
+    """Process ids of the country's nodes on this machine."""
+    store: str
+    """File of the organisations and keys, which may not be there yet."""
 
 
 def status(country: CountryOption = None, as_json: AsJson = False) -> None:
@@ -151,6 +155,8 @@ def _standing(
         live_keys=keys,
         drift=state.drift,
         message=state.message,
+        raylets=[] if raylet is None else [raylet],
+        store=str(CountryGround(settings.country(country.code), country.code).store_path),
     )
 
 

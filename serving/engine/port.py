@@ -17,6 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.types import Endpoint, ServiceClass
 
+METRICS = "/metrics"
+"""Where an engine tells its state, in Prometheus' text format 1.0.0."""
+
 
 class EngineDead(RuntimeError):
     """The engine can no longer serve. The replica that holds it must be replaced."""
@@ -97,10 +100,16 @@ class Engine(Protocol):
 
     @property
     def app(self) -> ASGIApp:
-        """``/v1/{chat/completions,completions,responses,models}``, ``/tokenize`` and ``/health``.
+        """``/v1/{chat/completions,completions,responses,models}``, ``/tokenize``, ``/health`` and ``/metrics``.
 
         Generating paths raise :class:`NoClaim` unless :data:`current_claim` is set, and salt the prefix cache
         with its ``cache_salt``. Usable between :meth:`start` and :meth:`stop`.
+
+        :data:`METRICS` has at least vLLM's gauges ``vllm:num_requests_running``, ``vllm:num_requests_waiting`` and
+        ``vllm:kv_cache_usage_perc`` (0 to 1), its counters ``vllm:prompt_tokens_total`` and
+        ``vllm:generation_tokens_total``, its histogram ``vllm:request_queue_time_seconds``, all labelled
+        ``model_name`` and ``engine``, and the gauge ``domicile:outstanding_tokens`` of :class:`Load`. Nothing there
+        comes from a caller: neither a word nor a name (R7).
         """
 
     async def start(self) -> None:

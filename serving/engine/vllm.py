@@ -13,6 +13,7 @@ from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any, cast
 
+from prometheus_client import REGISTRY, Gauge
 from starlette.types import ASGIApp
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
@@ -112,11 +113,15 @@ class VllmEngine:
         await init_app_state(llm, app.state, self._args, supported_tasks=tasks)
         # vLLM's error handlers tell its own server to exit when the engine died; here the health check does that.
         app.state.server = SimpleNamespace(should_exit=False)
+        # Beside vLLM's own in the registry that its application shows: one engine a process, so no labels.
+        self._outstanding = Gauge("domicile:outstanding_tokens", "Tokens not yet prefilled or generated.")
+        self._outstanding.set_function(lambda: llm.outstanding_tokens)
         self._llm, self._app = llm, guarded(app)
 
     async def stop(self) -> None:
         llm, self._llm, self._app = self._llm, None, None
         if llm is not None:
+            REGISTRY.unregister(self._outstanding)
             llm.grammars.close()
             llm.shutdown(timeout=0)
 

@@ -33,7 +33,7 @@ class Listener:
     """Serves ``app`` on ``host``:``port``; port 0 lets the kernel choose.
 
     ``tls`` is a certificate chain's file and its key's. ``reuse_port`` shares the port with every other process of
-    this user that says the same. ``guarded=False`` is for a private address whose callers are our own: no limits.
+    this user that says the same. ``guarded=False`` takes every limit away: only for what no stranger can connect to.
     """
 
     def __init__(

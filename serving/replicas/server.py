@@ -14,18 +14,19 @@ from contextlib import suppress
 
 from starlette.types import Receive, Scope, Send
 
-from serving.engine.port import ClaimFacts, Engine, claimed
+from serving.engine.port import METRICS, ClaimFacts, Engine, claimed
 from serving.http.listener import Listener
-from serving.replicas.claim import HEADER, CellKey, ClaimRejected, Doorkeeper
+from serving.replicas.claim import HEADER, CellKey, Claim, ClaimRejected, Doorkeeper
 from serving.types import TOKENIZE, Address, Endpoint
 
 log = logging.getLogger(__name__)
 
 ALLOWED = frozenset({*(endpoint.value for endpoint in Endpoint), TOKENIZE})
-"""Everything else of vLLM's application (pausing, weights, raw invocations, metrics) is not reachable."""
+"""What is posted. But for the metrics, nothing else of vLLM's application (pausing, weights, …) is reachable."""
 
 _PASSED = frozenset({b"content-type", b"content-length", b"x-request-id", b"transfer-encoding"})
 _CLAIM = HEADER.encode()
+_NO_PATH = "no such path on a replica"
 
 
 class ReplicaServer:
@@ -63,13 +64,12 @@ class ReplicaServer:
         await self._engine.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (scope["method"], scope["path"]) == ("GET", METRICS):
+            return await self._tell(scope, receive, send)
         if scope["method"] != "POST" or scope["path"] not in ALLOWED:
-            return await _refuse(send, 404, "no such path on a replica")
-        headers = dict(scope["headers"])
-        try:
-            claim = self._door.admit(headers.get(_CLAIM, b"").decode("latin-1"), scope["path"], time.time())
-        except ClaimRejected as rejection:
-            log.warning("claim rejected: %s", rejection)
+            return await _refuse(send, 404, _NO_PATH)
+        claim = self._admitted(scope)
+        if claim is None:
             return await _refuse(send, 403, "a valid claim of this country is required")
         if self.draining:
             return await _refuse(send, 503, "this replica is draining")
@@ -84,13 +84,35 @@ class ReplicaServer:
         self._enter()
         try:
             with claimed(facts):
-                await self._engine.app(scope, receive, send)
+                await self._ask_engine(scope, receive, send)
+        finally:
+            self._leave()
+
+    async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The engine's metrics, also while draining: what is watched then is how the work ends.
+
+        Whoever has no claim to them is not told that they are there. Nobody waits for them to be read.
+        """
+        if self._admitted(scope) is None:
+            await _refuse(send, 404, _NO_PATH)
+        else:
+            await self._ask_engine({**scope, "headers": [], "query_string": b""}, receive, send)
+
+    def _admitted(self, scope: Scope) -> Claim | None:
+        token = dict(scope["headers"]).get(_CLAIM, b"").decode("latin-1")
+        try:
+            return self._door.admit(token, scope["path"], time.time())
+        except ClaimRejected as rejection:
+            log.warning("claim rejected: %s", rejection)
+            return None
+
+    async def _ask_engine(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._engine.app(scope, receive, send)
         except Exception as error:
             # Where, but not what: an error's text may quote a prompt (R7). The listener sees an answer left undone.
             place = traceback.extract_tb(error.__traceback__)[-1]
             log.error("%s from the engine at %s:%s", type(error).__name__, place.filename, place.lineno)
-        finally:
-            self._leave()
 
     def _enter(self) -> None:
         self.in_flight += 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.report import REPORTS, CannotMeasure, Report, summary
 
-BENCHES = ("gateway", "passthrough", "startup")
+BENCHES = ("clients", "gateway", "passthrough", "startup")
 
 
 def options(arguments: list[str]) -> argparse.Namespace:

@@ -173,6 +173,8 @@ def test_all_that_are_up_and_ready(up: Terminal) -> None:
         "live_keys": 0,
         "drift": False,
         "message": "",
+        "raylets": [200],
+        "store": str(up.root / "home" / "countries" / "kr" / "tenants.sqlite"),
     }
 
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
+from prometheus_client.parser import text_string_to_metric_families
 
-from serving.engine.port import Engine, NoClaim
+from serving.engine.port import METRICS, Engine, NoClaim
 from serving.gateway.answers import complete, error_of
 from serving.gateway.sse import Events, Refusals, ResponseEvents, Tail, UsageNull
 from serving.types import Endpoint
@@ -37,6 +39,16 @@ WEATHER = {
     },
     "required": ["city", "days"],
     "additionalProperties": False,
+}
+TOLD = {
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:kv_cache_usage_perc",
+    "vllm:prompt_tokens_total",
+    "vllm:generation_tokens_total",
+    "vllm:request_queue_time_seconds_sum",
+    "vllm:request_queue_time_seconds_count",
+    "domicile:outstanding_tokens",
 }
 LONG = " ".join(f"word{number}" for number in range(300))
 
@@ -349,3 +361,67 @@ async def test_an_idle_engine_carries_nothing(client: httpx.AsyncClient, engine:
     load = engine.load()
     assert (load.running, load.waiting, load.outstanding_tokens) == (0, 0, 0)
     await engine.check()
+
+
+async def metrics(client: httpx.AsyncClient) -> dict[str, float]:
+    """What the engine tells of itself, by name, once it is Prometheus' text indeed."""
+    response = await client.get(METRICS)
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=1.0.0")
+    samples = [sample for family in text_string_to_metric_families(response.text) for sample in family.samples]
+    told = [sample for sample in samples if sample.name in TOLD]
+    assert {sample.name for sample in told} == TOLD
+    assert {label for sample in told for label in sample.labels} == {"model_name", "engine"}
+    assert len(told) == len(TOLD)
+    return {sample.name: sample.value for sample in told}
+
+
+async def eventually(client: httpx.AsyncClient, wanted: Callable[[dict[str, float]], bool]) -> None:
+    """Wait for the metrics to be so: vLLM counts a step after its tokens are out."""
+    async with asyncio.timeout(20):
+        while not wanted(await metrics(client)):  # noqa: ASYNC110 - an engine has no event for its counters
+            await asyncio.sleep(0.02)
+
+
+async def test_the_metrics_count_what_was_done(client: httpx.AsyncClient, engine: Engine) -> None:
+    before = await metrics(client)
+    usage = (await ask(client, CHAT, question(engine, CHAT)))["usage"]
+
+    def counted(now: dict[str, float]) -> bool:
+        grown = {name: now[name] - before[name] for name in TOLD}
+        return (
+            grown["vllm:prompt_tokens_total"] == usage["prompt_tokens"]
+            and grown["vllm:generation_tokens_total"] == usage["completion_tokens"]
+            and grown["vllm:request_queue_time_seconds_count"] == 1
+            and grown["vllm:request_queue_time_seconds_sum"] >= 0
+            and now["vllm:num_requests_running"] == now["vllm:num_requests_waiting"] == 0
+            and now["domicile:outstanding_tokens"] == 0
+        )
+
+    await eventually(client, counted)
+
+
+async def test_the_metrics_show_what_is_being_done(client: httpx.AsyncClient, engine: Engine) -> None:
+    body = question(engine, CHAT, max_tokens=engine.facts().context_length // 2, ignore_eos=True, stream=True)
+    async with client.stream("POST", CHAT, json=body) as response:
+        # Kept by name: once it is collected, the client has left.
+        chunks = response.aiter_raw()
+        await anext(chunks)
+        await eventually(
+            client,
+            lambda now: (
+                now["vllm:num_requests_running"] == 1
+                and 0 < now["vllm:kv_cache_usage_perc"] <= 1
+                and now["domicile:outstanding_tokens"] > 0
+            ),
+        )
+    await eventually(client, lambda now: now["vllm:num_requests_running"] == 0)
+
+
+async def test_r7_the_metrics_repeat_nothing_of_a_caller(client: httpx.AsyncClient, engine: Engine) -> None:
+    words = question(engine, CHAT, messages=[{"role": "user", "content": "zyzzyva-word"}], user="zyzzyva-user")
+    headers = {"x-organisation": "zyzzyva-organisation", "x-request-id": "zyzzyva-request"}
+    assert (await client.post(CHAT, json=words, headers=headers)).status_code == 200
+    await client.post("/zyzzyva-path", json={}, headers=headers)
+    told = (await client.get(METRICS, headers=headers)).text
+    assert "zyzzyva" not in told

@@ -9,6 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from serving.engine.port import METRICS
 from serving.replicas.claim import HEADER, CellKey, Claim
 from serving.replicas.server import ALLOWED
 from serving.types import ServiceClass
@@ -111,13 +112,54 @@ async def test_r4_for_another_path(ee: Land, replica: httpx.AsyncClient) -> None
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/models", "/health", "/metrics", "/pause", "/invocations", "/detokenize", "//v1/chat/completions", "/"],
+    ["/v1/models", "/health", "/pause", "/invocations", "/detokenize", "//v1/chat/completions", "/"],
 )
 async def test_r4_nothing_else_is_there_even_with_a_claim(ee: Land, replica: httpx.AsyncClient, path: str) -> None:
     for method in ("GET", "POST", "PUT"):
         token = ee.cell_key.sign(claim(path=path))
         response = await replica.request(method, path, headers={HEADER: token})
         assert response.status_code == 404
+
+
+async def test_r4_metrics_are_there_with_a_claim_to_them_once(ee: Land, replica: httpx.AsyncClient) -> None:
+    token = ee.cell_key.sign(claim(path=METRICS))
+    told = await replica.get(f"{METRICS}?name[]=up", headers={HEADER: token})
+    assert told.status_code == 200
+    assert "vllm:num_requests_running" in told.text
+    assert (await replica.get(METRICS, headers={HEADER: token})).status_code == 404
+
+
+async def test_r4_metrics_are_not_there_for_anybody_else(ee: Land, kr: Land, replica: httpx.AsyncClient) -> None:
+    nowhere = await replica.get("/nowhere")
+    for token in (
+        "",
+        "v1.a.b",
+        ee.cell_key.sign(claim()),
+        ee.cell_key.sign(claim(path=METRICS, expiry=time.time() - 1)),
+        ee.cell_key.sign(claim(path=METRICS, country="kr")),
+        kr.cell_key.sign(claim(path=METRICS)),
+        kr.cell_key.sign(claim(path=METRICS, country="kr")),
+    ):
+        refused = await replica.get(METRICS, headers={HEADER: token})
+        assert (refused.status_code, refused.text) == (nowhere.status_code, nowhere.text)
+    for method in ("POST", "PUT", "HEAD"):
+        token = ee.cell_key.sign(claim(path=METRICS))
+        assert (await replica.request(method, METRICS, headers={HEADER: token})).status_code == 404
+
+
+async def test_r4_a_claim_to_the_metrics_generates_nothing(ee: Land, replica: httpx.AsyncClient) -> None:
+    assert await ask(replica, ee.cell_key.sign(claim(path=METRICS))) == 403
+
+
+async def test_r4_metrics_are_told_while_draining(ee: Land, replica: httpx.AsyncClient) -> None:
+    server = ee.stands[0].server
+    server.draining = True
+    try:
+        token = ee.cell_key.sign(claim(path=METRICS))
+        assert (await replica.get(METRICS, headers={HEADER: token})).status_code == 200
+        assert await ask(replica, ee.cell_key.sign(claim())) == 503
+    finally:
+        server.draining = False
 
 
 async def test_r4_a_refusal_says_nothing_of_the_claim_that_was_expected(ee: Land, replica: httpx.AsyncClient) -> None:

@@ -14,18 +14,20 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from serving.engine.fake import completions, responses
+from serving.engine.fake import completions, metrics, responses
 from serving.engine.fake.generation import Generate
 from serving.engine.fake.reading import Ask, EngineRefusal, prompt_words, read
 from serving.engine.fake.text import token_id
-from serving.engine.port import EngineDead, EngineFacts
+from serving.engine.port import METRICS, EngineDead, EngineFacts
 from serving.types import Endpoint
 
 _PREFIX = {Endpoint.CHAT: "chatcmpl-", Endpoint.COMPLETIONS: "cmpl-"}
 
 
-def build(facts: EngineFacts, generate: Generate, check: Callable[[], Awaitable[None]]) -> Starlette:
-    """``check`` raises :class:`EngineDead` when the engine is; ``generate`` is its core."""
+def build(
+    facts: EngineFacts, generate: Generate, check: Callable[[], Awaitable[None]], tell: Callable[[], str]
+) -> Starlette:
+    """``check`` raises :class:`EngineDead` when the engine is; ``generate`` is its core; ``tell`` has its metrics."""
 
     async def models(_: Request) -> Response:
         card = {"id": facts.model, "object": "model", "created": 0, "owned_by": "vllm", "root": facts.model}
@@ -46,12 +48,16 @@ def build(facts: EngineFacts, generate: Generate, check: Callable[[], Awaitable[
             return Response(status_code=503)
         return Response()
 
+    async def told(_: Request) -> Response:
+        return Response(tell(), media_type=metrics.CONTENT_TYPE)
+
     return Starlette(
         routes=[
             *(Route(each, _Generating(each, facts, generate), methods=["POST"]) for each in Endpoint),
             Route("/v1/models", models),
             Route("/tokenize", tokenize, methods=["POST"]),
             Route("/health", health),
+            Route(METRICS, told),
         ]
     )
 

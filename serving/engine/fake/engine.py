@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 
 from starlette.types import ASGIApp
 
+from serving.engine.fake import metrics
 from serving.engine.fake.app import build
 from serving.engine.fake.generation import Token
 from serving.engine.fake.reading import Ask
@@ -38,6 +40,7 @@ class FakeEngine:
         self.aborted: list[str] = []
         self._facts = EngineFacts(model, context_length, vocab_size)
         self._slots = asyncio.Semaphore(slots)
+        self._cache_tokens = slots * context_length
         self._going = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -45,8 +48,9 @@ class FakeEngine:
         self._stopping = False
         self._outstanding: dict[int, int] = {}
         self._running = 0
+        self._counters = metrics.Counters()
         self._cache: set[tuple[str, tuple[str, ...]]] = set()
-        self._app = guarded(build(self._facts, self.generate, self.check))
+        self._app = guarded(build(self._facts, self.generate, self.check, self.metrics))
 
     @property
     def app(self) -> ASGIApp:
@@ -73,6 +77,9 @@ class FakeEngine:
     def facts(self) -> EngineFacts:
         return self._facts
 
+    def metrics(self) -> str:
+        return metrics.text(self._facts, self.load(), self._counters, self._cache_tokens)
+
     def stall(self) -> None:
         """Generate nothing more until :meth:`resume`."""
         self._going.clear()
@@ -96,11 +103,16 @@ class FakeEngine:
         self._outstanding[key] = sum(len(each.tokens) for each in answers) + sum(map(len, ask.prompts))
         self._idle.clear()
         done = False
+        begun = time.monotonic()
         try:
             async with self._slots:
+                waited = time.monotonic() - begun
                 async for token in self._run(key, claim, ask, answers):
                     yield token
             done = True
+            # Like vLLM's, the histogram tells of requests that finished.
+            self._counters.queued += 1
+            self._counters.queued_s += waited
         finally:
             del self._outstanding[key]
             if not self._outstanding:
@@ -111,19 +123,27 @@ class FakeEngine:
         self, key: int, claim: ClaimFacts, ask: Ask, answers: Sequence[Answer]
     ) -> AsyncGenerator[Token, None]:
         self._running += 1
+        prompted = held = sum(map(len, ask.prompts))
+        counters = self._counters
         try:
             cached = sum(self._prefill(claim.cache_salt, prompt) for prompt in ask.prompts)
-            self._outstanding[key] -= sum(map(len, ask.prompts))
+            self._outstanding[key] -= prompted
+            counters.prompt_tokens += prompted
+            counters.held_tokens += prompted
             for place in range(max(len(each.tokens) for each in answers)):
                 await self._step()
                 for choice, whole in enumerate(answers):
                     if place < len(whole.tokens):
                         self._outstanding[key] -= 1
+                        held += 1
+                        counters.held_tokens += 1
+                        counters.generation_tokens += 1
                         yield _token(choice, place, whole, cached, stopping=self._stopping)
                 if self._stopping:
                     return
         finally:
             self._running -= 1
+            counters.held_tokens -= held
 
     async def _step(self) -> None:
         await asyncio.sleep(self.token_s)
