@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from loadtests.inventory import COMMAND
+from loadtests.mischief.inventory import COMMAND
 from loadtests.record import JUNIT, REPORT, VERDICT, NotARun, Run
 from loadtests.scenario import Scenario, load_scenario, shipped
 from loadtests.slo import Verdict

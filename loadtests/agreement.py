@@ -29,8 +29,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from loadtests.checks import claims, decide
-from loadtests.evidence import Evidence
+from loadtests.judging.checks import claims, decide
+from loadtests.judging.evidence import Evidence
 from loadtests.record import OURS, Kind, Outcome, Record, Run
 from loadtests.scenario import Scenario
 from loadtests.targets import Targets

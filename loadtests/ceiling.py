@@ -2,8 +2,8 @@
 
 ``python -m loadtests.ceiling`` runs the locustfile on one core against the stub on another, with more and more
 concurrent streams of 20 tokens a second each. "Lag" is how late the generator was: with a request, or with a packet
-that may have waited in the kernel while it was busy (:mod:`loadtests.meter`). Exit code 1 where :data:`WANTED` streams
-are not sustained with a lag p99 of at most :data:`MOST_LAG_S`.
+that may have waited in the kernel while it was busy (:mod:`loadtests.client.meter`). Exit code 1 where
+:data:`WANTED` streams are not sustained with a lag p99 of at most :data:`MOST_LAG_S`.
 """
 
 from __future__ import annotations

@@ -21,9 +21,9 @@ from typing import Any, Self
 import orjson
 import psutil
 
-from loadtests.faults import ProxyProcess
-from loadtests.inventory import COMMAND, Inventory, NoSuchTarget
-from loadtests.planned import LINK, PROCESSES, Planned, faults_of, linked
+from loadtests.mischief.faults import ProxyProcess
+from loadtests.mischief.inventory import COMMAND, Inventory, NoSuchTarget
+from loadtests.mischief.planned import LINK, PROCESSES, Planned, faults_of, linked
 from loadtests.record import EVENTS, Event
 
 __all__ = ["Mischief", "NoSuchTarget", "Planned", "faults_of", "linked"]
@@ -51,7 +51,7 @@ class Mischief:
     Args:
         folder: the run's, for ``events.jsonl``.
         links: the proxies that :func:`linked` put before countries.
-        inventory: the command that :mod:`loadtests.inventory` describes.
+        inventory: the command that :mod:`loadtests.mischief.inventory` describes.
         roll_out: the command of a roll-out.
 
     Entering the block raises :class:`NoSuchTarget` when something that was planned has nothing to happen to.

@@ -2,11 +2,11 @@
 
 Requests that are near in time share the same queue, so they are no independent observations. What is resampled is
 stretches of time, within each phase and in runs of neighbours (the stationary bootstrap of
-:mod:`loadtests.statistics`); where two sides took turns it is their slices, in pairs, as both sides met the same minute
-of the machine, and each pair is drawn alone. Intervals are Student's, of the logarithm of the ratio, with the
-resamples' standard error. A
-figure is called better or worse only where its interval would leave out "no difference" after a Bonferroni correction
-for all the figures that are compared, so that a run compared with its like seldom claims anything.
+:mod:`loadtests.judging.statistics`); where two sides took turns it is their slices, in pairs, as both sides met the
+same minute of the machine, and each pair is drawn alone. Intervals are Student's, of the logarithm of the ratio,
+with the resamples' standard error. A figure is called better or worse only where its interval would leave out "no
+difference" after a Bonferroni correction for all the figures that are compared, so that a run compared with its like
+seldom claims anything.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from statistics import NormalDist
 import numpy as np
 from rich.table import Table
 
-from loadtests import page, plots, words
-from loadtests.blocks import Blocks, Figures, measured
+from loadtests import words
+from loadtests.judging.blocks import Blocks, Figures, measured
 from loadtests.record import Run
-from loadtests.series import Columns, Floats, View
+from loadtests.reporting import page, plots
+from loadtests.reporting.series import Columns, Floats, View
 
 DRAWS = 1000
 FEWEST = 30

@@ -25,8 +25,8 @@ from locust.argument_parser import LocustArgumentParser  # noqa: E402
 from locust.env import Environment  # noqa: E402
 from locust.runners import MasterRunner, WorkerRunner  # noqa: E402
 
-from loadtests.crew import BEGIN, HALT, WORK, Alone, Crew, Master, Worker  # noqa: E402
-from loadtests.order import Order  # noqa: E402
+from loadtests.client.crew import BEGIN, HALT, WORK, Alone, Crew, Master, Worker  # noqa: E402
+from loadtests.client.order import Order  # noqa: E402
 from tenants.errors import TenantError  # noqa: E402
 
 NO_RUN = 2
@@ -35,7 +35,7 @@ crew: Crew | None = None
 
 
 class LoadGenerator(User):
-    """One of these runs in each process, and only shows that it does: see loadtests.generator."""
+    """One of these runs in each process, and only shows that it does: see loadtests.client.generator."""
 
     @task
     def be(self) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loadtests import compare, page, plots, tables, words
-from loadtests.promises import counted, kept
+from loadtests import compare, words
 from loadtests.record import OURS, Outcome, Run
-from loadtests.series import View, quantile
-from loadtests.svg import Drawing
+from loadtests.reporting import page, plots, tables
+from loadtests.reporting.promises import counted, kept
+from loadtests.reporting.series import View, quantile
+from loadtests.reporting.svg import Drawing
 
 if TYPE_CHECKING:
     from loadtests.slo import Verdict

@@ -23,18 +23,18 @@ from rich.console import Console
 from rich.markup import escape
 
 from loadtests import chaos, report, schedule, slo
-from loadtests.capacity import measured
 from loadtests.chaos import Mischief
-from loadtests.child import LOG, Generator
-from loadtests.endpoints import complaints
-from loadtests.folder import add, prepare, room_for, write_plan, zero_of
-from loadtests.inventory import COMMAND, NoSuchTarget
-from loadtests.live import Board, Watch
-from loadtests.machine import Meter
+from loadtests.mischief.inventory import COMMAND, NoSuchTarget
 from loadtests.record import OURS, REPORT, Event, Run, Sample
+from loadtests.running.capacity import measured
+from loadtests.running.child import LOG, Generator
+from loadtests.running.endpoints import complaints
+from loadtests.running.folder import add, prepare, room_for, write_plan, zero_of
+from loadtests.running.live import Board, Watch
+from loadtests.running.machine import Meter
+from loadtests.running.signals import Told
 from loadtests.scenario import SCENARIOS, Scenario
 from loadtests.schedule import Schedule, Span
-from loadtests.signals import Told
 from loadtests.targets import Targets
 from tenants.errors import Problem, TenantError
 

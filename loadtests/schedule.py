@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from operator import attrgetter
 
-from loadtests.arrivals import zipf
-from loadtests.draws import SESSIONS, Conditions, Draw, draws, skew_of
-from loadtests.fitting import check, names
+from loadtests.planning.arrivals import zipf
+from loadtests.planning.draws import SESSIONS, Conditions, Draw, draws, skew_of
+from loadtests.planning.fitting import check, names
 from loadtests.record import OURS, Arrival
 from loadtests.scenario import Phase, Scenario, Stream
 from loadtests.targets import Country, Side, Targets

@@ -30,12 +30,12 @@ from typing import Any
 import orjson
 from rich.console import RenderableType
 
-from loadtests import checks, figures, honesty, junit, summary
-from loadtests.checks import Check
-from loadtests.evidence import Evidence
-from loadtests.figures import Figure, Group, Quantiles
+from loadtests.judging import checks, figures, honesty, junit, summary
+from loadtests.judging.checks import Check
+from loadtests.judging.evidence import Evidence
+from loadtests.judging.figures import Figure, Group, Quantiles
+from loadtests.judging.statistics import Interval
 from loadtests.record import JUNIT, VERDICT, Run
-from loadtests.statistics import Interval
 
 KEPT, BROKEN, NONE = 0, 1, 2
 VERSION = 1

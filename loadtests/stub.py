@@ -21,7 +21,7 @@ import httptools
 import orjson
 import uvloop
 
-from loadtests import phrases
+from loadtests.client import phrases
 
 TICK_S = 0.001
 _MODELS = b'{"object":"list","data":[{"id":"stub","object":"model","created":1767225600,"owned_by":"stub"}]}'

@@ -1,7 +1,7 @@
 """How long prompts and answers are: as in published traces, or in the user's own.
 
 A published length is drawn by inversion: its quantile function at a uniform number. The figures are in
-:mod:`loadtests.published`, with their sources.
+:mod:`loadtests.planning.published`, with their sources.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.arrivals import Family, zipf
-from loadtests.published import PUBLISHED, SERVEGEN_CV, SERVEGEN_GAMMA, SERVEGEN_SKEW, Quantiles
+from loadtests.planning.arrivals import Family, zipf
+from loadtests.planning.published import PUBLISHED, SERVEGEN_CV, SERVEGEN_GAMMA, SERVEGEN_SKEW, Quantiles
 from loadtests.scenario import Lengths
 from tenants.errors import Problem, TenantError, suggestion
 

@@ -1,6 +1,6 @@
 """The users of the service, on Locust: one class for each kind of traffic.
 
-Locust counts and shows; when something is sent is not for its users to decide. :mod:`loadtests.generator` calls
+Locust counts and shows; when something is sent is not for its users to decide. :mod:`loadtests.client.generator` calls
 :meth:`LlmUser.session` at the times of the schedule, whether or not earlier sessions are over.
 """
 
@@ -11,9 +11,9 @@ from typing import ClassVar
 
 from locust import User
 
-from loadtests import asking
-from loadtests.answer import Answer
-from loadtests.desk import Desk
+from loadtests.client import asking
+from loadtests.client.answer import Answer
+from loadtests.client.desk import Desk
 from loadtests.record import Arrival, Kind, Outcome, Record
 from loadtests.scenario import Stream
 

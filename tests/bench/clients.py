@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from loadtests import prompts
+from loadtests.client import prompts
 from loadtests.record import Record, Run
 from tests.bench.country import CODE
 from tests.bench.processes import Child

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from loadtests.faults import FaultProxy
-from loadtests.lanes import Direction
+from loadtests.mischief.faults import FaultProxy
+from loadtests.mischief.lanes import Direction
 from serving.types import Address
 from tests.house import MODEL, Land, Stand, land
 from tests.journeys.faulty import Told, look_at, told, until

@@ -16,8 +16,8 @@ import httpx
 import psutil
 import pytest
 
-from loadtests.faults import FaultProxy
-from loadtests.lanes import Direction
+from loadtests.mischief.faults import FaultProxy
+from loadtests.mischief.lanes import Direction
 from serving.gateway.house import listener
 from serving.placement import Replica
 from serving.replicas.table import Table

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.arrivals import PEAK_HOUR, Family, day, renewals, replayed, times, zipf
+from loadtests.planning.arrivals import PEAK_HOUR, Family, day, renewals, replayed, times, zipf
 from loadtests.scenario import Arrivals
 
 PROCESSES = ("constant", "poisson", "gamma", "ramp", "diurnal")

@@ -19,9 +19,9 @@ import orjson
 import psutil
 import pytest
 
-from loadtests import inventory
 from loadtests.chaos import Mischief, NoSuchTarget, Planned, linked
-from loadtests.inventory import Inventory
+from loadtests.mischief import inventory
+from loadtests.mischief.inventory import Inventory
 from loadtests.record import OURS, Event
 from loadtests.targets import Targets
 

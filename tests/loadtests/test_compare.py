@@ -13,7 +13,7 @@ from rich.console import Console
 from loadtests import compare
 from loadtests.compare import Word
 from loadtests.record import OURS, Arrival, Outcome, Record, Run
-from loadtests.series import View
+from loadtests.reporting.series import View
 from tests.loadtests.runs import Stretch, make_run
 from tests.loadtests.test_report import HOSTILE, Page, assert_asks_nothing
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from loadtests import endpoints
-from loadtests.endpoints import complaints
+from loadtests.running import endpoints
+from loadtests.running.endpoints import complaints
 from loadtests.targets import Targets
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "smollm2-135m-instruct"}]})

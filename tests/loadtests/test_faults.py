@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.faults import FaultProxy, obey, proxy_process
-from loadtests.lanes import HELD_BYTES, Direction, _Lane
+from loadtests.mischief.faults import FaultProxy, obey, proxy_process
+from loadtests.mischief.lanes import HELD_BYTES, Direction, _Lane
 
 TEXT = bytes(range(256)) * 40
 
@@ -349,7 +349,7 @@ async def test_as_a_process_it_obeys_and_ends_with_the_block() -> None:
 
 
 def test_the_program_ends_with_its_input_and_complains_of_a_bad_address() -> None:
-    command = [sys.executable, "-m", "loadtests.faults", "--to"]
+    command = [sys.executable, "-m", "loadtests.mischief.faults", "--to"]
     done = subprocess.run(
         [*command, "127.0.0.1:9"], input='{"do": "heal"}\n', capture_output=True, text=True, timeout=20
     )

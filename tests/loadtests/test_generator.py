@@ -19,7 +19,7 @@ import orjson
 import pytest
 
 from loadtests import schedule
-from loadtests.order import Order, capacity_schedule, read_capacity
+from loadtests.client.order import Order, capacity_schedule, read_capacity
 from loadtests.record import Kind, Outcome, Run
 from loadtests.scenario import load_scenario
 from loadtests.targets import read_targets

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.history import CAPACITY, Rule, Violation, check, compare_answers
+from loadtests.judging.history import CAPACITY, Rule, Violation, check, compare_answers
 from loadtests.record import OURS, Arrival, Event, Kind, Outcome, Record, Run, Sample
 from loadtests.scenario import Scenario
 from loadtests.schedule import make

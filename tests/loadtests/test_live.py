@@ -10,9 +10,9 @@ import orjson
 import pytest
 from rich.console import Console
 
-from loadtests.folder import add
-from loadtests.live import WINDOW_S, Board, Tail, Watch, quantile
 from loadtests.record import OURS, REQUESTS, Arrival, Kind, Outcome, Record, Sample
+from loadtests.running.folder import add
+from loadtests.running.live import WINDOW_S, Board, Tail, Watch, quantile
 from loadtests.schedule import Schedule, Span
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.prompts import WORDS, shared, text
+from loadtests.client.prompts import WORDS, shared, text
 
 LENGTHS = (10, 11, 16, 37, 64, 100, 250, 500, 999, 2000)
 lengths = st.integers(1, 2000)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from loadtests import report, slo
-from loadtests.plots import FEW
 from loadtests.record import Arrival, Event, Outcome, Record, Run, Sample
+from loadtests.reporting.plots import FEW
 from tests.loadtests.runs import Stretch, make_run
 
 HOSTILE = "<img src=//evil.example onerror=alert(1)>\"'&$x$\u202e\x00]]>--></svg>"

@@ -20,10 +20,10 @@ from rich.console import Console
 
 from loadtests import run
 from loadtests.__main__ import main
-from loadtests.capacity import measured
 from loadtests.chaos import NoSuchTarget
-from loadtests.folder import prepare, room_for, write_plan
 from loadtests.record import Outcome, Run
+from loadtests.running.capacity import measured
+from loadtests.running.folder import prepare, room_for, write_plan
 from loadtests.scenario import Scenario, load_scenario
 from loadtests.schedule import Schedule
 from loadtests.targets import Targets, read_targets
@@ -238,7 +238,7 @@ def test_a_disk_that_is_too_small_is_noticed(tmp_path: Path, monkeypatch: pytest
     class Usage:
         free = 1024**2
 
-    monkeypatch.setattr("loadtests.folder.disk_usage", lambda _: Usage)
+    monkeypatch.setattr("loadtests.running.folder.disk_usage", lambda _: Usage)
     with pytest.raises(TenantError, match="1 MiB are free"):
         room_for(Schedule((arrival(1, 0.0),), (), (), 1.0, ()), tmp_path)
 

@@ -13,9 +13,10 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from loadtests import history, slo
+from loadtests import slo
 from loadtests.agreement import simulate
-from loadtests.checks import Check
+from loadtests.judging import history
+from loadtests.judging.checks import Check
 from loadtests.record import OURS, Arrival, Event, Kind, Outcome, Record, Run, Sample
 from loadtests.slo import Verdict, judge
 from tests.loadtests.runs import Change, Stretch, foreign, make_run, write_run

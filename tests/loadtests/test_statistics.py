@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtests.statistics import (
+from loadtests.judging.statistics import (
     Floats,
     Interval,
     block_length,

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.published import MOONCAKE_HITS, PUBLISHED, SERVEGEN_CV, SERVEGEN_SKEW, Quantiles
+from loadtests.planning.published import MOONCAKE_HITS, PUBLISHED, SERVEGEN_CV, SERVEGEN_SKEW, Quantiles
 from loadtests.scenario import Lengths
 from loadtests.traces import TraceRow, clients, lengths, quantile_draws, read_trace
 from tenants.errors import TenantError

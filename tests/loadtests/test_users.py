@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from loadtests.asking import AGENT_SHARED, Message, opening, question, went_on
+from loadtests.client.asking import AGENT_SHARED, Message, opening, question, went_on
 from loadtests.record import Arrival, Kind
 
 ARRIVAL = Arrival(

@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.answer import Answer
-from loadtests.pace import shares
+from loadtests.client.answer import Answer
+from loadtests.client.pace import shares
+from loadtests.client.wire import Left, Patience, Wire
 from loadtests.record import Outcome
-from loadtests.wire import Left, Patience, Wire
 
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nx-domicile-country: ee\r\n"
 CHUNKED = STREAM + b"transfer-encoding: chunked\r\n\r\n"

@@ -1,0 +1,1 @@
+"""What a run proves: statistics, checks, and the histories of its requests."""

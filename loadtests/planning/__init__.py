@@ -1,0 +1,1 @@
+"""What is sent when: lengths and arrivals drawn as scenarios and traces say."""
