@@ -81,8 +81,9 @@ def compare(chosen: argparse.Namespace) -> int:
     """``compare DIR DIR``."""
     from loadtests import compare as comparison
 
-    page = comparison.render(Run.read(chosen.one), Run.read(chosen.other))
-    chosen.out.write_text(page, encoding="utf-8")
+    one, other = Run.read(chosen.one), Run.read(chosen.other)
+    chosen.out.write_text(comparison.render(one, other), encoding="utf-8")
+    Console(highlight=False).print(comparison.as_table(comparison.compare_runs(one, other)))
     print(chosen.out)
     return 0
 

@@ -29,7 +29,7 @@ from tests.bench.up import bring_up, home
 
 ROUNDS = 3
 RATE = 1.0
-REQUESTS = 40
+REQUESTS = 30
 PROMPT_TOKENS = 60
 TOKENS = 48
 WITHIN = 0.05

@@ -113,3 +113,11 @@ def test_a_shape_is_asked_for_by_a_schema_and_may_end_by_itself() -> None:
     fields = asked(Kind.STRUCTURED)
     assert fields["response_format"]["type"] == "json_schema"
     assert not {"min_tokens", "ignore_eos"} & set(fields)
+
+
+def test_another_run_says_other_words_of_the_same_length() -> None:
+    """Else the second run would find the first one's prompts in the cache."""
+    one, same, other = (question(ARRIVAL, "m", salt=salt).fields["messages"][-1]["content"] for salt in (1, 1, 2))
+    assert one == same
+    assert one[:40] != other[:40]
+    assert len(one.split()) == pytest.approx(len(other.split()), rel=0.2)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tenants.arguments import ALLOWED, REFUSED
-from tenants.country import Country
+from tenants.country import Country, Promise, Slo
 from tenants.errors import TenantError
 from tenants.registry import load_country
 
@@ -217,3 +217,11 @@ def test_norway_and_argentina_survive_yaml(tmp_path: Path) -> None:
     (folder / "tenant.yaml").write_text(f"{text}code: no\nnumeric: 032\nlanguages: [no]\n", encoding="utf-8")
     norway = load_country(folder)
     assert (norway.code, norway.numeric, norway.languages) == ("no", 32, ("no",))
+
+
+def test_a_class_is_promised_what_everybody_is_but_for_its_own() -> None:
+    slo = Slo(first_token_s=1.0, classes={"interactive": Promise(first_token_s=0.5), "batch": Promise(objective=0.5)})
+    interactive, standard, batch = map(slo.promise, ("interactive", "standard", "batch"))
+    assert (interactive.first_token_s, interactive.inter_token_s) == (0.5, slo.inter_token_s)
+    assert (standard.first_token_s, standard.objective) == (1.0, slo.objective)
+    assert (batch.first_token_s, batch.objective) == (1.0, 0.5)
