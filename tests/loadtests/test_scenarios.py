@@ -100,7 +100,7 @@ def test_the_tour_takes_five_minutes_with_everything() -> None:
     tour = load_scenario("tour")
     assert tour.countries == ("ee", "kr")
     assert tour.measures_capacity
-    assert 240 <= tour.capacity.duration_s + tour.duration_s + tour.drain_s <= 310
+    assert 240 <= tour.capacity.duration_s + tour.duration_s <= 300
     assert tour.phases[-1].faults[0].action == "kill"
 
 
