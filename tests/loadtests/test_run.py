@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -296,12 +297,12 @@ def test_without_an_answer_there_is_no_capacity(stub: str, tmp_path: Path, monke
 
 def test_relative_rates_are_of_what_was_measured(stub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Working(Generator):
-        leaves = tuple(record(serial, 5.0 + serial / 10) for serial in range(150))
+        leaves = tuple(record(serial, 6.0 + serial / 10) for serial in range(135))
 
     executed(tmp_path, stub, monkeypatch, Working)
-    # The scenario measures for 20 s, of which the last 15 count, and nothing but what ended in them.
-    assert Working.asked == {"capacity": {"ee": 10.0}, "options": ()}
-    assert Run.read(tmp_path / "run").plan["capacity"] == {"ee": 10.0}
+    # The scenario measures for 20 s, of which the last 15 count.
+    assert Working.asked == {"capacity": {"ee": pytest.approx(9.0)}, "options": ()}
+    assert Run.read(tmp_path / "run").plan["capacity"] == {"ee": pytest.approx(9.0)}
 
 
 def test_capacity_counts_what_finished_after_the_warm_up(tmp_path: Path) -> None:
@@ -317,10 +318,13 @@ def test_capacity_counts_what_finished_after_the_warm_up(tmp_path: Path) -> None
     prepare(tmp_path / "run")
     targets = Targets.model_validate({"sides": [{"name": "domicile", "countries": [COUNTRY]}]})
     write_plan(tmp_path / "run", scenario, targets, 1, {})
-    ended = [record(1, 1.9), record(2, 2.0), record(3, 7.9), record(4, 8.0), record(5, 5.0, outcome=Outcome.REFUSED)]
+    # The window is from 2 to 8: none of the first, half of the second, all of the third, a third of the fourth.
+    served = [(1, 0.5, 1.9), (2, 0.0, 4.0), (3, 2.0, 7.9), (4, 7.0, 10.0)]
+    ended = [replace(record(serial, end), intended=begin) for serial, begin, end in served]
+    ended.append(record(5, 5.0, outcome=Outcome.REFUSED))
     with (tmp_path / "run" / "requests.jsonl").open("ab") as file:
         file.writelines(one.to_json() + b"\n" for one in ended)
-    assert measured(tmp_path / "run", scenario) == {"ee": pytest.approx(2 / 6)}
+    assert measured(tmp_path / "run", scenario) == {"ee": pytest.approx((0.5 + 1 + 1 / 3) / 6)}
 
 
 COUNTRY = {"code": "ee", "base_url": "http://127.0.0.1:1", "model": "stub", "organisations": [{"id": "acme"}]}
