@@ -107,8 +107,8 @@ def _write(folder: Path, port: int, streams: int, length: int) -> None:
     targets.write_bytes(orjson.dumps({"sides": [{"name": OURS, "countries": [country]}]}))
     targets.chmod(0o600)
     arrivals = {"process": "constant", "rate": streams / _FILL_S}
-    traffic = {"organisations": "acme", "arrivals": arrivals, "lengths": {"prompt": 20, "output": length}}
-    traffic["lengths"]["output_limit"] = length  # type: ignore[index]
+    lengths = {"prompt": 20, "output": length, "output_limit": length}
+    traffic = {"organisations": "acme", "arrivals": arrivals, "lengths": lengths}
     scenario = {
         "name": "ceiling",
         "title": "How many streams one core drives",

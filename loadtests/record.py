@@ -5,6 +5,7 @@ A run's folder holds everything that its verdict and report are made of::
     plan.json        the scenario as it was run, its seed, the targets without their keys, the machine
     requests.jsonl   one Record a line, in the order in which they ended
     samples.jsonl    one Sample a line: the machine's CPU, the load generator's lag, the runtime's metrics
+    clock.json       time zero, by the monotonic clock and by the time of day
     events.jsonl     one Event a line: phases, faults, interruptions
     verdict.json     what loadtests.slo makes of it, and junit.xml beside it
     report.html      what loadtests.report makes of it
@@ -26,6 +27,7 @@ PLAN = "plan.json"
 REQUESTS = "requests.jsonl"
 SAMPLES = "samples.jsonl"
 EVENTS = "events.jsonl"
+CLOCK = "clock.json"
 VERDICT = "verdict.json"
 JUNIT = "junit.xml"
 REPORT = "report.html"

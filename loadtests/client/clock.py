@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from loadtests.client.desk import Clock
+from loadtests.record import CLOCK
 
-CLOCK = "clock.json"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 

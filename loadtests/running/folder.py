@@ -13,14 +13,13 @@ from typing import Any
 
 import orjson
 
-from loadtests.record import EVENTS, PLAN, REQUESTS, SAMPLES, Event, Sample
+from loadtests.record import CLOCK, EVENTS, PLAN, REQUESTS, SAMPLES, Event, Sample
 from loadtests.running import machine
 from loadtests.scenario import Scenario
 from loadtests.schedule import Schedule, Span
 from loadtests.targets import Targets
 from tenants.errors import Problem, TenantError
 
-CLOCK = "clock.json"
 _BYTES_PER_REQUEST = 600
 _BYTES_PER_TOKEN = 28
 """A gap and its count, as JSON."""
