@@ -28,7 +28,8 @@ from loadtests.record import EVENTS, Event
 
 __all__ = ["Mischief", "NoSuchTarget", "Planned", "faults_of", "linked"]
 
-ROLL_OUT = ("domicile", "up", "--json")
+ROLL_OUT = ("domicile", "up", "--restart", "--json")
+"""Called with ``--country CC`` after it."""
 LATENCY = {"delay_s": 0.2, "jitter_s": 0.05}
 SLICES = {"size": 16, "pause_s": 0.002}
 RECOVERY_S = 300.0
@@ -172,14 +173,15 @@ class Mischief:
             self._go_on_later(one, held)
 
     def _roll_out(self, one: Planned) -> None:
+        line = (*self._roll_out_command, "--country", one.country)
         command = subprocess.Popen(
-            self._roll_out_command,
+            line,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
-        at = self._tell(one, pid=command.pid, command=" ".join(self._roll_out_command))
+        at = self._tell(one, pid=command.pid, command=" ".join(line))
         self._start(lambda: self._watch_roll_out(one, at, command))
 
     def _watch_roll_out(self, one: Planned, at: float, command: subprocess.Popen[str]) -> None:

@@ -24,6 +24,9 @@ GATEWAY_CPUS = 0.1
 REPLICA_CPUS = 0.1
 """Ray only counts these; what an engine really uses is divided in :mod:`serving.engine.cores`."""
 
+ONE_MORE = 1
+"""Per cent of a deployment, rounded up: a roll-out starts one new process before it ends an old one."""
+
 HEALTH_PERIOD_S = 1.0
 STATS_PERIOD_S = 1.0
 
@@ -56,6 +59,7 @@ def _gateway(country: Country) -> serve.Deployment:
     return serve.deployment(GatewayDeployment).options(
         name=GATEWAY,
         num_replicas=country.gateway.replicas,
+        max_surge_percent=ONE_MORE,
         ray_actor_options=actor_options(country, num_cpus=GATEWAY_CPUS),
         health_check_period_s=HEALTH_PERIOD_S,
         graceful_shutdown_timeout_s=DRAIN_GRACE_S,
@@ -66,6 +70,7 @@ def _replica(country: Country, model: Model) -> serve.Deployment:
     return serve.deployment(ReplicaDeployment).options(
         name=model.id,
         num_replicas=model.replicas,
+        max_surge_percent=surge(model),
         health_check_period_s=HEALTH_PERIOD_S,
         graceful_shutdown_timeout_s=DRAIN_GRACE_S + 5,
         request_router_config=RequestRouterConfig(
@@ -74,6 +79,15 @@ def _replica(country: Country, model: Model) -> serve.Deployment:
         ),
         **placement(country, model),
     )
+
+
+def surge(model: Model) -> int:
+    """Whether a roll-out starts a new replica beside an old one, as Serve's per cent of all.
+
+    A model with one replica on CPUs takes memory for two meanwhile, and stays served. Where there are more, the others
+    serve, and the new one gets the very cores that the old one left. An accelerator is rarely free to hold two.
+    """
+    return ONE_MORE if model.replicas == 1 and device(model.engine) == "cpu" else 0
 
 
 def placement(country: Country, model: Model) -> dict[str, Any]:

@@ -46,6 +46,9 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay until SIGTERM or Ctrl-C, then take everything down.")
     ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Replace gateways and replicas one by one, also where nothing differs.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring countries up and return when they are ready. Run again, it changes only what differs."""
@@ -67,7 +70,7 @@ def up(
             record = _nodes(cluster, chosen, bar)
             with serve.joined(record):
                 addresses = {one.code: one.public_address for one in registry}
-                _converge(cluster, record, chosen, settings, addresses)
+                _converge(cluster, record, chosen, settings, addresses, restart=restart)
                 _wait(chosen, bar, timeout)
     except TenantError as error:
         fail(str(error), USAGE)
@@ -155,9 +158,15 @@ def _nodes(cluster: LocalCluster, countries: Sequence[Country], bar: Progress) -
 
 
 def _converge(
-    cluster: LocalCluster, record: Record, countries: Sequence[Country], settings: Settings, addresses: dict[str, str]
+    cluster: LocalCluster,
+    record: Record,
+    countries: Sequence[Country],
+    settings: Settings,
+    addresses: dict[str, str],
+    *,
+    restart: bool,
 ) -> None:
-    """Deploy the countries whose file changed since they were deployed, or that do not stand.
+    """Deploy the countries whose file changed since they were deployed, or that do not stand; with ``restart``, all.
 
     Raises:
         ClusterError: the address of a country that is not up yet belongs to somebody else.
@@ -166,7 +175,11 @@ def _converge(
 
     now = serve.states([one.code for one in countries])
     absent = [one for one in countries if now[one.code].phase in ("absent", "failed")]
-    changed = [one for one in countries if one in absent or record.applied.get(one.code) != serve.fingerprint(one)]
+    changed = [
+        one
+        for one in countries
+        if restart or one in absent or record.applied.get(one.code) != serve.fingerprint(one)
+    ]
     for one in absent:
         # Gateways share their port with one another, so the kernel would let them share it with a stranger too.
         if not _free(one):

@@ -276,12 +276,13 @@ def test_a_database_that_is_a_process_is_locked_by_stopping_it(subjects: Subject
 
 def test_a_roll_out_is_a_command_and_its_end_is_told(subjects: Subjects) -> None:
     done = subjects.folder / "done"
-    command = (sys.executable, "-c", f"open({str(done)!r}, 'w')")
+    command = (sys.executable, "-c", f"import sys; open({str(done)!r}, 'w').write(' '.join(sys.argv[1:]))")
     with subjects.mischief(planned("roll-out", "country"), roll_out=command) as mischief:
         mischief.begin(time.monotonic())
         recovery = subjects.wait_for("recovery")
     assert done.exists()
     assert recovery.what == "roll-out of ee"
+    assert done.read_text() == "--country ee"
 
 
 def test_a_roll_out_that_fails_is_a_problem(subjects: Subjects) -> None:
