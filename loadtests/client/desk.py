@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -98,6 +99,8 @@ class Desk:
             return answer
         try:
             self._late(self._wait(arrival.at) if overdue < 0 else overdue)
+            with suppress(OSError):  # asked on all the same, and so recorded as lost
+                sock = wire.fresh(sock)
         except Left:
             sock.close()
             raise

@@ -89,6 +89,13 @@ class Wire:
             f"content-type: application/json\r\naccept: */*\r\ncontent-length: {length}\r\n\r\n"
         ).encode("latin-1")
 
+    def fresh(self, sock: socket.socket) -> socket.socket:
+        """``sock``, or another where it was closed since it was made ready. Raises :class:`OSError`."""
+        if not _readable(sock):
+            return sock
+        sock.close()
+        return self.connect()
+
     def connect(self) -> socket.socket:
         """A connection to ask on, used before where there is one. Raises :class:`OSError`."""
         while self._idle:

@@ -23,6 +23,8 @@ __all__ = ["Listener", "ListenerLimits", "PortTaken", "Problem", "plain_problem"
 
 BACKLOG = 2048
 POLL_S = 0.02
+LINGER_S = 1.0
+"""How long a listener that stops answers on idle connections."""
 
 
 class PortTaken(OSError):
@@ -103,17 +105,23 @@ class Listener:
         self._clock = loop.create_task(self._server.main_loop())
 
     async def stop(self, grace_s: float = 0.0) -> None:
-        """Accept nothing more, let requests finish for up to ``grace_s``, then close what is left."""
+        """Accept nothing more, let requests finish for up to ``grace_s``, then close what is left.
+
+        Who has an idle connection may be about to ask on it: for :data:`LINGER_S` such are answered, and told that
+        it was the last time.
+        """
         if self._acceptor is None:
             return
         state = self._server.server_state
         self._acceptor.close()
+        lingers_s = min(LINGER_S, grace_s)
+        for connection in list(state.connections):
+            if isinstance(connection, GuardedProtocol) and lingers_s:
+                connection.retire()
+        await self._emptied(lingers_s)
         for connection in list(state.connections):
             connection.shutdown()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
-                while state.connections or state.tasks:  # noqa: ASYNC110 - uvicorn has no event for the last one
-                    await asyncio.sleep(POLL_S)
+        await self._emptied(grace_s - lingers_s)
         tasks = list(state.tasks)
         for task in tasks:
             task.cancel()
@@ -123,6 +131,14 @@ class Listener:
         self._clock.cancel()
         with suppress(asyncio.CancelledError):
             await self._clock
+
+    async def _emptied(self, within_s: float) -> None:
+        """Return when nobody is connected any more, or after so long."""
+        state = self._server.server_state
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while state.connections or state.tasks:  # noqa: ASYNC110 - uvicorn has no event for the last one
+                    await asyncio.sleep(POLL_S)
 
     async def _bind(self) -> socket.socket:
         loop = asyncio.get_running_loop()

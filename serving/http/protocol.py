@@ -224,9 +224,15 @@ class GuardedProtocol(HttpToolsProtocol):
         if not self.pipeline:
             self.flow.resume_reading()
 
-    def shutdown(self) -> None:
+    def retire(self) -> None:
+        """Answer what is asked, and what is asked next, and then close. An idle connection stays open until then."""
         self._draining = True
         self._persistent = False
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        self.retire()
         super().shutdown()
 
     def pause_writing(self) -> None:

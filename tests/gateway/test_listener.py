@@ -91,6 +91,23 @@ async def test_stopping_lets_requests_finish() -> None:
     await asyncio.wait_for(stopping, 2)
 
 
+async def test_who_asks_on_an_idle_connection_while_it_stops_is_answered_for_the_last_time() -> None:
+    house = House()
+    listener = Listener(house, host=HOST, port=0)
+    await listener.start()
+    reader, writer = await asyncio.open_connection(HOST, listener.port)
+    writer.write(GET + b"\r\n")
+    await reader.readuntil(b"\r\n\r\n")
+    stopping = asyncio.create_task(listener.stop(5))
+    await asyncio.sleep(0.1)
+    writer.write(GET + b"\r\n")
+    rest = await asyncio.wait_for(reader.read(), 5)
+    assert b"200 OK" in rest
+    assert b"connection: close" in rest.lower()
+    await asyncio.wait_for(stopping, 5)
+    writer.close()
+
+
 async def test_stopping_ends_when_the_grace_does() -> None:
     house = House()
     listener = Listener(house, host=HOST, port=0)
