@@ -273,6 +273,11 @@ def test_a_few_late_requests_spoil_nothing() -> None:
     assert judge(make_run(lag=lambda arrival, rng: 0.5 if arrival.serial == 9 else 0.001)).exit_code == 0
 
 
+def test_a_small_share_of_late_requests_spoils_a_run_where_chance_does_not_explain_it() -> None:
+    often = make_run(rate=20.0, lag=lambda arrival, rng: 0.5 if arrival.serial % 25 == 0 else 0.001)
+    assert "late" in " ".join(judge(often).reasons)
+
+
 def test_too_few_requests_say_how_many_are_needed() -> None:
     verdict = judge(make_run(rate=0.2))
     assert verdict.exit_code == 2
