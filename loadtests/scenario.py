@@ -108,6 +108,16 @@ class Stream(Described):
     """conversation and agent: requests of a session."""
     abort_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the requests that their client leaves halfway."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Asked for; the model's own when left out."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Asked for; the model's own when left out."""
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """Fields of the request's body."""
+        asked = {"temperature": self.temperature, "top_p": self.top_p}
+        return {name: value for name, value in asked.items() if value is not None}
 
     @model_validator(mode="after")
     def _a_trace_has_a_file(self) -> Self:

@@ -90,6 +90,9 @@ class Reason(Enum):
     IMAGE_TOO_LARGE = (400, "image_too_large")
     ENGINE_REFUSED = (400, None)
 
+    # How much is asked.
+    RATE_LIMIT_EXCEEDED = (429, "rate_limit_exceeded", "tokens")
+
     # Ours.
     COUNTRY_UNAVAILABLE = (503, "server_is_overloaded", UNAVAILABLE)
     SERVER_IS_OVERLOADED = (503, "server_is_overloaded", UNAVAILABLE)  # noqa: PIE796 - told apart by __new__

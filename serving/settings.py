@@ -24,6 +24,16 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 """The environment in which no model hub is asked, unless a tenant allows it (R8)."""
 
 
+BOARD = "DOMICILE_BOARD"
+"""Set by a replica for its own engine's processes, and by nobody else."""
+
+
+def board(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The file that an engine's scheduler tells its replica's pacer in; see :mod:`serving.batching.board`."""
+    path = environment.get(BOARD)
+    return Path(path) if path else None
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Where state and tenant files live."""

@@ -36,6 +36,8 @@ class Caller:
     service_class: ServiceClass
     models: frozenset[str] | None
     """Model ids granted to the organisation; ``None`` grants every model of the country."""
+    weight: float = 1.0
+    """The organisation's share of an engine that others want too, over theirs."""
 
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models

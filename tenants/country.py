@@ -142,6 +142,10 @@ class Engine(Described):
     kv_cache_gib: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Memory for the KV cache on a CPU. On a GPU, see arguments.gpu_memory_utilization."""
 
+    scheduler: Literal["fair", "vllm"] = "fair"
+    """vllm: first come, first served, without fair shares between organisations, early refusals or steps that keep the
+    inter-token promise."""
+
     tensor_parallel_size: Count = 1
     pipeline_parallel_size: Count = 1
 

@@ -25,6 +25,11 @@ class Plan(StrEnum):
         """Value of the ``ServiceClass`` that the plan's requests are served in."""
         return _SERVICE_CLASSES[self]
 
+    @property
+    def weight(self) -> float:
+        """The organisation's share of an engine that others want too, over theirs."""
+        return _WEIGHTS[self]
+
 
 _SERVICE_CLASSES = {
     Plan.FREE: "standard",
@@ -32,6 +37,7 @@ _SERVICE_CLASSES = {
     Plan.STARTUP: "interactive",
     Plan.BATCH: "batch",
 }
+_WEIGHTS = {Plan.FREE: 1.0, Plan.STANDARD: 2.0, Plan.STARTUP: 4.0, Plan.BATCH: 2.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class Desk:
         who = self._who(arrival, country)
         wire = self._wires[arrival.side, arrival.country]
         asked = asking.question(arrival, country.model, exact=self._exact, said=said, salt=self.salt)
-        body = orjson.dumps(asked.fields)
+        body = orjson.dumps({**asked.fields, **stream.sampling})
         request = wire.head(asked.path, who.key, len(body)) + body
         answer = Answer(stream=asked.stream)
         try:

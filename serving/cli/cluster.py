@@ -74,6 +74,8 @@ class LocalCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._token),
             # A worker that was started ahead of need is a hundred megabytes that nobody asked for.
+            # Ray makes its workers nicer than anything else on the machine: engines and gateways are the service.
+            "RAY_worker_niceness": "0",
             "RAY_prestart_worker_first_driver": "0",
             "RAY_enable_worker_prestart": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -120,7 +120,7 @@ def _until_told() -> None:
 def _validate(country: Country, settings: Settings) -> None:
     """Refuse, before anything starts, what could not start."""
     for model in country.models:
-        arguments(model, weights(model.source, settings.models))
+        arguments(model, weights(model.source, settings.models), country.slo)
 
 
 def _described(country: Country, key: str) -> dict[str, object]:

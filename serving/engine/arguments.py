@@ -15,13 +15,21 @@ from typing import Literal, TypedDict
 
 from pydantic import JsonValue
 
-from tenants.country import Engine, Model
+from serving.batching.orders import Orders
+from serving.types import ServiceClass
+from tenants.country import Engine, Model, Slo
 
 DESCRIPTION = Path(__file__).with_name("arguments.json")
 GIB = 1024**3
 CUDA_DEVICE = Path("/dev/nvidia0")
-SWITCHES = ("switch", "nothing")
 Device = Literal["cpu", "gpu"]
+DEFAULT_SLO = Slo()
+SCHEDULERS: Mapping[Device, str] = {
+    "cpu": "serving.batching.scheduler.FairScheduler",
+    "gpu": "serving.batching.scheduler.FairAsyncScheduler",
+}
+NUCLEUS = "serving.batching.nucleus:Nucleus"
+SWITCHES = ("switch", "nothing")
 
 
 class ArgumentsRefused(ValueError):
@@ -50,11 +58,12 @@ def device(engine: Engine) -> Device:
     return "gpu" if CUDA_DEVICE.exists() else "cpu"
 
 
-def arguments(model: Model, weights: str) -> dict[str, JsonValue]:
+def arguments(model: Model, weights: str, slo: Slo = DEFAULT_SLO) -> dict[str, JsonValue]:
     """All arguments for one engine: the country's own, and those that the runtime decides.
 
     Args:
         weights: a local folder, or a hub id where the country allows hubs.
+        slo: what the country promises, which the engine's steps are made to keep.
 
     Raises:
         ArgumentsRefused: for a value that the pinned vLLM would not take.
@@ -77,7 +86,18 @@ def arguments(model: Model, weights: str) -> dict[str, JsonValue]:
     elif engine.tensor_parallel_size * engine.pipeline_parallel_size > 1:
         # Workers join the replica's placement group, whose bundles carry the country's label.
         chosen["distributed_executor_backend"] = "ray"
+    if engine.scheduler == "fair":
+        chosen["scheduler_cls"] = SCHEDULERS[device(engine)]
+        chosen["additional_config"] = Orders.keeping(inter_token_s(slo)).config()
+    if device(engine) == "cpu":
+        # On GPUs vLLM's own sampling kernel is the fast one.
+        chosen["logits_processors"] = [NUCLEUS]
     return {**chosen, **engine.arguments}
+
+
+def inter_token_s(slo: Slo) -> float:
+    """The strictest inter-token promise of all but those who asked to wait."""
+    return min(slo.promise(one).inter_token_s for one in ServiceClass if one is not ServiceClass.BATCH)
 
 
 def check(named: Mapping[str, JsonValue]) -> None:

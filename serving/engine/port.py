@@ -40,6 +40,8 @@ class ClaimFacts:
     """Unix seconds. Work that cannot start before it is not worth starting."""
     cache_salt: str
     """Separates the organisation's prefix cache from everybody else's (R9)."""
+    weight: float = 1.0
+    """The organisation's share of an engine that others want too, over theirs."""
 
 
 @dataclass(frozen=True, slots=True)

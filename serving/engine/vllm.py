@@ -7,9 +7,13 @@ OpenAI layer is used as it is. Written against vLLM 0.32.0, whose names used her
 from __future__ import annotations
 
 import argparse
+import asyncio
+import copy
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from http import HTTPStatus
+from itertools import count
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,22 +24,36 @@ from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import validate_api_server_args
-from vllm.exceptions import VLLMValidationError
+from vllm.exceptions import GracefulHTTPError, VLLMValidationError
+from vllm.inputs.engine import tokens_input
 from vllm.outputs import RequestOutput
-from vllm.sampling_params import SamplingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from serving.engine.arguments import ArgumentsRefused, Description
+from serving.batching.nucleus import PARAMETERS, take_over
+from serving.batching.orders import EXTRA
+from serving.batching.pacer import Turn
+from serving.engine.arguments import DEFAULT_SLO, ArgumentsRefused, Description
 from serving.engine.grammars import GrammarGate, GrammarRefused
-from serving.engine.port import EngineDead, EngineFacts, Load, guarded, require_claim
+from serving.engine.paced import Core, new_board
+from serving.engine.port import ClaimFacts, EngineDead, EngineFacts, Load, guarded, require_claim
+from serving.engine.turnaway import TurnedAway, heeding
+from serving.settings import BOARD
+from tenants.country import Slo
 
 EXPECTED_ANSWER_TOKENS = 256
 """What a request without a limit of its own is taken to need: the mean of published conversations is 211."""
 
+PROFILE_PROMPTS = (8, 32, 64, 128, 16, 96)
+PROFILE_STREAMS = (1, 4, 8)
+PROFILE_ANSWER = 8
+"""Tokens. All of it takes a slow CPU two or three seconds."""
+
 _WORD = "word"
+_OURS = (EXTRA, PARAMETERS)
 
 
 class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
@@ -43,6 +61,10 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
 
     outstanding_tokens = 0
     grammars: GrammarGate
+    core: Core | None = None
+    """Absent where the tenant wants vLLM's own scheduler."""
+    sieves = False
+    """Whether our kernel samples: it takes the parameters of a request over, so that vLLM does not sort for them."""
 
     # The parameters are AsyncLLM's own; naming them again would only age.
     async def generate(
@@ -54,12 +76,62 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
         tokens = _expected_tokens(salted, sampling_params)
         self.outstanding_tokens += tokens
         try:
-            async with aclosing(super().generate(salted, sampling_params, request_id, **options)) as outputs:
+            async with (
+                self._turn(claim, salted, sampling_params) as (turn, params),
+                aclosing(super().generate(salted, params, request_id, **options)) as outputs,
+            ):
                 async for output in outputs:
                     _refuse_abort(output)
+                    turn(output)
                     yield output
         finally:
             self.outstanding_tokens -= tokens
+
+    @asynccontextmanager
+    async def _turn(
+        self, claim: ClaimFacts, prompt: Mapping[str, Any], params: SamplingParams
+    ) -> AsyncIterator[tuple[Callable[[RequestOutput], None], SamplingParams]]:
+        """Wait for the request's turn; then what has to hear of its outputs, and the parameters for the engine."""
+        # Only its own attributes are set below, so what they refer to may be shared.
+        params = copy.copy(params)
+        # Whatever a client wrote under our names is gone, whether or not we have something to write there.
+        params.extra_args = {key: kept for key, kept in (params.extra_args or {}).items() if key not in _OURS}
+        if self.sieves:
+            take_over(params)
+        if self.core is None:
+            yield _nobody, params
+            return
+        ids = prompt.get("prompt_token_ids") or ()
+        whole = params.output_kind is RequestOutputKind.FINAL_ONLY
+        if whole and params.n == 1:
+            # Nobody reads what comes in between, but the pacer has to know when the prompt is prefilled.
+            params.output_kind = RequestOutputKind.CUMULATIVE
+        job = self.core.job(claim, ids, _longest_answer(params, len(ids), self.model_config.max_model_len), params.n)
+        params.extra_args |= self.core.told(job).extra()
+        try:
+            async with self.core.turn(job, claim, ids) as turn:
+                yield _Progress(turn, cumulative=params.output_kind is RequestOutputKind.CUMULATIVE), params
+        except TurnedAway as away:
+            # vLLM makes an error of it; the answer that is sent was noted where it was turned away.
+            raise GracefulHTTPError(str(away), HTTPStatus.SERVICE_UNAVAILABLE) from away
+
+    async def profile(self) -> None:
+        """Short requests of known sizes, for the scheduler's step-time model, and so that nothing is cold."""
+        serial = count()
+        vocabulary = self.model_config.get_vocab_size()
+
+        async def ask(name: str, tokens: int, answer: int) -> None:
+            # Different each time, so that no cache makes a step cheaper than it is.
+            prompt = tokens_input([next(serial) % vocabulary for _ in range(tokens)], cache_salt="profile")
+            params = SamplingParams(max_tokens=answer, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY)
+            # AsyncLLM's own: nobody has a claim yet.
+            async for _ in super(ClaimedLLM, self).generate(prompt, params, f"profile-{name}"):
+                pass
+
+        for size in PROFILE_PROMPTS:
+            await ask(f"prefill-{size}", size, 1)
+        for streams in PROFILE_STREAMS:
+            await asyncio.gather(*(ask(f"decode-{streams}-{one}", 8, PROFILE_ANSWER) for one in range(streams)))
 
     async def _bound_grammar(self, params: SamplingParams) -> None:
         """Compile a grammar apart, with bounds, before the engine compiles it without any."""
@@ -70,6 +142,33 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
             await self.grammars.admit(json=wanted.json, regex=wanted.regex, grammar=wanted.grammar)
         except GrammarRefused as error:
             raise VLLMValidationError(str(error), parameter="structured_outputs") from error
+
+
+class _Progress:
+    """Tells the pacer what an output brought."""
+
+    def __init__(self, turn: Turn, *, cumulative: bool) -> None:
+        self._turn = turn
+        self._cumulative = cumulative
+        self._seen = 0
+
+    def __call__(self, output: RequestOutput) -> None:
+        tokens = sum(len(choice.token_ids) for choice in output.outputs)
+        new = tokens - self._seen if self._cumulative else tokens
+        self._seen += new
+        if new > 0:
+            self._turn.answered(new)
+        if output.finished:
+            self._turn.ended()
+
+
+def _nobody(output: RequestOutput) -> None:
+    """Hears of outputs where nothing paces."""
+
+
+def _longest_answer(params: SamplingParams, prompt_tokens: int, context_length: int) -> int:
+    room = max(1, context_length - prompt_tokens)
+    return min(params.max_tokens, room) if params.max_tokens else room
 
 
 def _refuse_abort(output: RequestOutput) -> None:
@@ -87,27 +186,43 @@ def _expected_tokens(prompt: Mapping[str, Any], params: SamplingParams) -> int:
 class VllmEngine:
     """One vLLM engine and its OpenAI application, in this process and its children."""
 
-    def __init__(self, command_line: list[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, command_line: list[str], environment: Mapping[str, str], slo: Slo = DEFAULT_SLO) -> None:
         """
         Args:
             command_line: as :func:`serving.engine.arguments.command_line` makes it.
             environment: set in this process so that vLLM's worker processes inherit it.
+            slo: what the country promises.
 
         Raises:
             ArgumentsRefused: vLLM's parser would not take the arguments.
         """
         self._args = parse(command_line)
         self._environment = environment
+        self._slo = slo
         self._llm: ClaimedLLM | None = None
         self._app: ASGIApp | None = None
 
     async def start(self) -> None:
         os.environ.update(self._environment)
+        board = new_board() if self._args.scheduler_cls else None
+        if board is not None:
+            os.environ[BOARD] = str(board.path)
         config = AsyncEngineArgs.from_cli_args(self._args).create_engine_config(
             usage_context=UsageContext.OPENAI_API_SERVER
         )
         llm = cast(ClaimedLLM, ClaimedLLM.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER))
         llm.grammars = GrammarGate(self._args.model)
+        llm.sieves = bool(self._args.logits_processors)
+        if board is not None:
+            # The engine has mapped it: from here on it needs no name, and so leaves nothing behind.
+            board.path.unlink()
+            llm.core = Core(
+                self._slo,
+                max_streams=config.scheduler_config.max_num_seqs,
+                cache_tokens=(config.cache_config.num_gpu_blocks or 0) * config.cache_config.block_size,
+                board=board,
+            )
+            await llm.profile()
         tasks = await llm.get_supported_tasks()
         app = build_app(self._args, supported_tasks=tasks, model_config=llm.model_config)
         await init_app_state(llm, app.state, self._args, supported_tasks=tasks)
@@ -116,7 +231,7 @@ class VllmEngine:
         # Beside vLLM's own in the registry that its application shows: one engine a process, so no labels.
         self._outstanding = Gauge("domicile:outstanding_tokens", "Tokens not yet prefilled or generated.")
         self._outstanding.set_function(lambda: llm.outstanding_tokens)
-        self._llm, self._app = llm, guarded(app)
+        self._llm, self._app = llm, guarded(heeding(app))
 
     async def stop(self) -> None:
         llm, self._llm, self._app = self._llm, None, None
@@ -137,6 +252,9 @@ class VllmEngine:
         llm = self._running
         unfinished = llm.get_num_unfinished_requests()
         waiting = max(0, unfinished - llm.vllm_config.scheduler_config.max_num_seqs)
+        if llm.core is not None:
+            waiting += llm.core.waiting
+            unfinished += llm.core.waiting
         return Load(running=unfinished - waiting, waiting=waiting, outstanding_tokens=llm.outstanding_tokens)
 
     def facts(self) -> EngineFacts:

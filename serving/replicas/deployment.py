@@ -48,8 +48,8 @@ class ReplicaDeployment:
 
         labels = ground.stand_in(country.code)
         environment = self._cores(labels, slots) if device(model.engine) == "cpu" else {}
-        line = command_line(arguments(model, weights(model.source, settings.models)))
-        self._engine = VllmEngine(line, environment)
+        line = command_line(arguments(model, weights(model.source, settings.models), country.slo))
+        self._engine = VllmEngine(line, environment, country.slo)
         self._country = country
         self._model = model
         self._loop = asyncio.get_running_loop()

@@ -80,6 +80,7 @@ class ReplicaServer:
             service_class=claim.service_class,
             deadline=claim.deadline,
             cache_salt=self._key.cache_salt(claim.organisation),
+            weight=claim.weight,
         )
         self._enter()
         try:

@@ -44,6 +44,7 @@ class Authenticator:
             key_id=identified.key.id,
             service_class=ServiceClass(organisation.plan.service_class),
             models=organisation.may_use(self._country),
+            weight=organisation.plan.weight,
         )
 
     def _stranger(self, token: str) -> Refused:

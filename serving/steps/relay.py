@@ -12,9 +12,12 @@ from collections.abc import AsyncGenerator, Callable, Set
 from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
+from math import ceil
 from time import monotonic, time
 
-from serving.errors import OVERLOADED_RETRY_AFTER_S, Failed, Reason
+from serving.engine.turnaway import OVER_SHARE, Turnaway
+from serving.engine.turnaway import read as read_turnaway
+from serving.errors import OVERLOADED_RETRY_AFTER_S, DomicileError, Failed, Reason, Refused
 from serving.placement import Replica
 from serving.replicas.claim import HEADER, LIFETIME_S, CellKey, Claim
 from serving.replicas.table import Table
@@ -28,6 +31,7 @@ RETRY_AFTER_S = 5
 """Serve notices a dead replica within seconds and starts another; a caller that waits this long loses little."""
 _BYTES_PER_TOKEN = 4
 _SERVICE_UNAVAILABLE = 503
+_TURNED_AWAY = (Reason.RATE_LIMIT_EXCEEDED, Reason.SERVER_IS_OVERLOADED)
 
 Choose = Callable[[Caller, Prompt, Set[str]], Replica | None]
 """Who serves best, of those whose ids are not in the set."""
@@ -91,7 +95,9 @@ class Relay:
                 if started:
                     raise self._failed(Reason.STREAM_INTERRUPTED) from error
             except Rejected as rejected:
-                if rejected.status == _SERVICE_UNAVAILABLE:
+                if (turnaway := read_turnaway(rejected.status, rejected.body)) is not None:
+                    failure = _sooner(failure, self._turned_away(turnaway))
+                elif rejected.status == _SERVICE_UNAVAILABLE:
                     failure = self._failed(Reason.SERVER_IS_OVERLOADED, OVERLOADED_RETRY_AFTER_S)
                 elif rejected.status < 500:
                     raise
@@ -138,6 +144,7 @@ class Relay:
                 path=path,
                 deadline=now + left_s,
                 expiry=now + LIFETIME_S,
+                weight=errand.caller.weight,
             )
         )
         head = (
@@ -146,5 +153,19 @@ class Relay:
         )
         await exchange.ask(head.encode("ascii"), body, left_s)
 
+    def _turned_away(self, turnaway: Turnaway) -> DomicileError:
+        """What the caller is told when no other replica takes the request either."""
+        seconds = max(1, ceil(turnaway.retry_after_s))
+        if turnaway.status == OVER_SHARE:
+            return Refused(Reason.RATE_LIMIT_EXCEEDED, retry_after_s=seconds)
+        return self._failed(Reason.SERVER_IS_OVERLOADED, seconds)
+
     def _failed(self, reason: Reason, retry_after_s: int | None = None) -> Failed:
         return Failed(reason, retry_after_s=retry_after_s, country=self._country.upper())
+
+
+def _sooner(one: Exception, other: DomicileError) -> Exception:
+    """Of two replicas that turned a request away, the one to come back to first."""
+    if isinstance(one, DomicileError) and one.reason in _TURNED_AWAY and one.retry_after_s is not None:
+        return min(one, other, key=lambda error: error.retry_after_s or 0)
+    return other

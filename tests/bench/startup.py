@@ -6,11 +6,6 @@ Memory is the proportional set size (PSS) of every process that was started: wha
 from __future__ import annotations
 
 import argparse
-import http.client
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,17 +15,13 @@ from time import perf_counter
 import psutil
 
 from serving.engine.models import weights
-from serving.settings import OFFLINE, SILENCE
 from tenants.registry import Registry
-from tests.bench.country import HOST, free_port
-from tests.bench.report import CannotMeasure, Number, Report
+from tests.bench.report import Number, Report
+from tests.bench.stock import EAGER, stock, tree
 from tests.bench.up import Home, bring_up, home
 
 CODES = ("ee", "kr")
 ROUNDS = 3
-LIMIT_S = 300.0
-POLL_S = 0.1
-KV_CACHE_BYTES = 1 << 30
 TIME_TARGET = 2.5
 MEMORY_FACTOR = 2.0
 MEMORY_SPARE_GIB = 2.0
@@ -74,27 +65,9 @@ def _countries(at: Home) -> Started:
 
 
 def _vllm(model: Path) -> Started:
-    port = free_port()
-    line = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager", "--model", str(model)]
-    line += ["--kv-cache-memory-bytes", str(KV_CACHE_BYTES), "--dtype", "float32", "--host", HOST, "--port", str(port)]
     begun = perf_counter()
-    server = subprocess.Popen(
-        line,
-        # Away from this checkout, whose packages it must not find.
-        cwd=model,
-        env={**os.environ, **SILENCE, **OFFLINE},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        while not _healthy(port):
-            if server.poll() is not None or perf_counter() - begun > LIMIT_S:
-                raise CannotMeasure("vLLM's own server did not come up")
-            time.sleep(POLL_S)
-        return Started(perf_counter() - begun, pss_gib(_tree(server.pid)))
-    finally:
-        _end(server)
+    with stock(model, *EAGER, tuned=False) as server:
+        return Started(perf_counter() - begun, pss_gib(tree(server.pid)))
 
 
 def pss_gib(processes: Iterable[psutil.Process]) -> float:
@@ -104,30 +77,3 @@ def pss_gib(processes: Iterable[psutil.Process]) -> float:
         with suppress(psutil.NoSuchProcess):
             total += process.memory_full_info().pss
     return total / 2**30
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    root = psutil.Process(pid)
-    return [root, *root.children(recursive=True)]
-
-
-def _end(server: subprocess.Popen[bytes]) -> None:
-    with suppress(psutil.NoSuchProcess):
-        processes = _tree(server.pid)
-        server.terminate()
-        _, alive = psutil.wait_procs(processes, timeout=20)
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-    server.wait()
-
-
-def _healthy(port: int) -> bool:
-    connection = http.client.HTTPConnection(HOST, port, timeout=2)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

@@ -25,6 +25,7 @@ claims = st.builds(
     path=st.text(max_size=30),
     deadline=st.floats(0, 1e12),
     expiry=st.floats(0, 1e12),
+    weight=st.floats(0.1, 100),
 )
 
 

@@ -1,0 +1,128 @@
+"""``python -m kernels.nucleus.bench``: the kernel's tests, and if they pass its time beside vLLM's sort and ``exp``.
+
+The three take turns within each round, on the same logits and threads, so that what else the machine does meets all of
+them. To have numba and torch share one OpenMP library, as a replica's engine does, start it with
+``LD_PRELOAD=…/libiomp5.so``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels import nucleus
+from kernels.nucleus import cpu
+
+ROOT = Path(__file__).parents[2]
+ROWS = 16
+VOCABULARIES = (49_152, 151_936)
+
+Limits = dict[str, Tensor]
+
+
+def logits_of(kind: str, size: int) -> Tensor:
+    """Float32 [ROWS, size]: one token far ahead, a few candidates over a wide field, plain noise, or all the same."""
+    drawn = torch.Generator().manual_seed(0)
+    noise = torch.randn(ROWS, size, generator=drawn)
+    if kind == "peaked":
+        return (noise * 2).index_fill_(1, torch.tensor([size // 2]), 30.0)
+    if kind == "real":
+        places = torch.stack([torch.randperm(size, generator=drawn)[:40] for _ in range(ROWS)])
+        return (noise * 2.2 - 2).scatter_(1, places, torch.linspace(14, 6, 40).repeat(ROWS, 1))
+    return noise if kind == "flat" else torch.zeros(ROWS, size)
+
+
+def limits_of() -> dict[str, Limits]:
+    """What requests ask for; the last is a batch in which every row asks for something else, a quarter for nothing."""
+    row = torch.arange(ROWS)
+    return {
+        "top_p 0.9": {"top_p": torch.full((ROWS,), 0.9)},
+        "top_k 50, top_p 0.95": {"top_k": torch.full((ROWS,), 50), "top_p": torch.full((ROWS,), 0.95)},
+        "min_p 0.05": {"min_p": torch.full((ROWS,), 0.05)},
+        "mixed": {
+            "top_k": torch.where(row % 4 == 1, 40, 0),
+            "top_p": torch.where(row % 4 == 2, 0.95, 1.0),
+            "min_p": torch.where(row % 4 == 3, 0.05, 0.0),
+        },
+    }
+
+
+def vllm_sort() -> Callable[[Tensor, Limits], Any]:
+    """vLLM's own way on CPUs, as its sampler goes it: min-p over a softmax, then top-k and top-p over a sort."""
+    # By name: what is measured against is not what this is built on.
+    sort = import_module("vllm.v1.sample.ops.topk_topp_sampler").apply_top_k_top_p_pytorch
+
+    def apply(logits: Tensor, limits: Limits) -> Any:
+        if "min_p" in limits:
+            share = logits.softmax(dim=-1)
+            floor = share.amax(dim=-1, keepdim=True).mul_(limits["min_p"].unsqueeze(1))
+            logits.masked_fill_(share < floor, -torch.inf)
+        top_k = limits.get("top_k")
+        if top_k is not None:
+            top_k = torch.where(top_k > 0, top_k, logits.shape[1])
+        return sort(logits, top_k, limits.get("top_p"), allow_cpu_sync=True)
+
+    return apply
+
+
+def measure(contenders: Sequence[Callable[[Tensor], Any]], logits: Tensor, rounds: int) -> list[float]:
+    """The median seconds of each. One round warms up. Copying the logits to where they are worked on is not counted."""
+    taken: list[list[float]] = [[] for _ in contenders]
+    work = logits.clone()
+    for turn in range(rounds + 1):
+        for times, contender in zip(taken, contenders, strict=True):
+            work.copy_(logits)
+            begun = time.perf_counter()
+            contender(work)
+            if turn:
+                times.append(time.perf_counter() - begun)
+    return [median(times) for times in taken]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m kernels.nucleus.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: as many as torch takes")
+    chosen = parser.parse_args()
+    tests = [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "kernels")]
+    if subprocess.run(tests, cwd=ROOT, check=False).returncode:
+        print("the tests fail: nothing is measured", file=sys.stderr)
+        return 1
+    torch.set_num_threads(chosen.threads)
+    sort = vllm_sort()
+    begun = time.perf_counter()
+    cpu.warm()
+    print(f"\n{ROWS} rows, {chosen.threads} threads, {chosen.rounds} rounds, medians; ", end="")
+    print(f"warmed in {time.perf_counter() - begun:.1f} s\n")
+    print("| vocabulary | logits | parameters | ours, ms | vLLM's sort, ms | exp, ms | × sort | ours / exp |")
+    print("|---|---|---|---|---|---|---|---|")
+    for size in VOCABULARIES:
+        for kind in ("peaked", "real", "flat", "equal"):
+            logits = logits_of(kind, size)
+            for name, limits in limits_of().items():
+                contenders: list[Callable[[Tensor], Any]] = [
+                    lambda work, limits=limits: nucleus.apply(work, **limits),  # type: ignore[misc]
+                    lambda work, limits=limits: sort(work, limits),  # type: ignore[misc]
+                    lambda work: work.exp(),
+                ]
+                ours, theirs, exp = measure(contenders, logits, chosen.rounds)
+                print(
+                    f"| {size} | {kind} | {name} | {ours * 1e3:.2f} | {theirs * 1e3:.1f} | {exp * 1e3:.2f} "
+                    f"| {theirs / ours:.0f} | {ours / exp:.1f} |",
+                    flush=True,
+                )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

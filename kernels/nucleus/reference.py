@@ -1,0 +1,119 @@
+"""What the nucleus is, said with a sort: the definition that the kernels are tested against, bit for bit.
+
+The order of steps and the meaning of the parameters are those of vLLM 0.32 (``v1/sample/sampler.py``,
+``apply_top_k_top_p_pytorch``, ``MinPLogitsProcessor``). Sums are exact, so that every order of adding gives the same
+kept set: probabilities are integers in units of 2^-44 of the most likely token's (README.md).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+UNIT_BITS = 44
+"""The most likely token weighs 2^44, so that 2^18 tokens and more add up in 63 bits."""
+QUOTA_BITS = 24
+"""1 - top_p in float32 is always a multiple of 2^-24."""
+
+MOST_TOKENS = 1 << (62 - UNIT_BITS)
+"""Longest row whose weights add up for certain."""
+
+LEAST = -32.0
+"""Below this distance from the largest logit a weight is zero."""
+LOG2E = 1.4426950408889634
+LN2_HIGH = 0.693359375
+"""Nine bits of ln 2: its product with the small numbers that it meets is exact."""
+LN2_LOW = -2.12194440e-4
+POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+"""(exp(r) - 1 - r) / r^2 for |r| <= ln(2)/2, highest power first (Cephes, ``expf``)."""
+MANTISSA_BITS = 24
+
+
+class Limits(NamedTuple):
+    """The parameters of each row, shape [rows], as the kernels use them. A row with nothing on has all three off."""
+
+    count: Tensor
+    """int64: how many largest logits are kept, and what equals the last of them; 0 is off."""
+    gap: Tensor
+    """float32, <= 0: kept is what is at least the largest logit plus this; -inf is off."""
+    quota: Tensor
+    """int64: the share of the weight that may be dropped, in units of 2^-24; 0 is off."""
+
+
+def limits(logits: Tensor, top_k: Tensor | None, top_p: Tensor | None, min_p: Tensor | None) -> Limits:
+    """Parameters as users know them, brought into the form that kernels use. Out of range is taken to the nearest.
+
+    ``top_k`` < 1 or >= the row's length, ``top_p`` >= 1 and ``min_p`` <= 0 are off, and so is NaN. Raises
+    ``ValueError`` where a shape is not [rows] or rows are longer than the sums can hold.
+    """
+    rows, size = logits.shape
+    if size > MOST_TOKENS:
+        raise ValueError(f"rows of {size} logits, and exact sums hold {MOST_TOKENS}")
+    for name, given in (("top_k", top_k), ("top_p", top_p), ("min_p", min_p)):
+        if given is not None and given.shape != (rows,):
+            raise ValueError(f"{name} has shape {tuple(given.shape)} for {rows} rows")
+    device = logits.device
+    count = torch.zeros(rows, dtype=torch.int64, device=device)
+    gap = torch.full((rows,), -torch.inf, device=device)
+    quota = torch.zeros(rows, dtype=torch.int64, device=device)
+    if top_k is not None:
+        count = top_k.to(device, torch.int64)
+        count = torch.where((count < 1) | (count >= size), 0, count)
+    if top_p is not None:
+        share = torch.nan_to_num(top_p.to(device, torch.float32), nan=1.0).clamp(0.0, 1.0)
+        quota = ((1 - share) * (1 << QUOTA_BITS)).to(torch.int64)
+    if min_p is not None:
+        # In float64 the logarithm is the same float32 wherever it is taken.
+        share = torch.nan_to_num(min_p.to(device, torch.float32), nan=0.0).clamp(0.0, 1.0)
+        gap = share.to(torch.float64).log().to(torch.float32)
+    return Limits(count, gap, quota)
+
+
+def weights(distance: Tensor) -> Tensor:
+    """exp(distance) in units of 2^-44, rounded down, as int64; ``distance`` is float32, at most 0, and may be -inf.
+
+    Every operation rounds by itself, in this order, and none may be contracted to a fused multiply-add.
+    """
+    distance = distance.clamp(min=LEAST)
+    halvings = (0.5 - distance * LOG2E).to(torch.int32)
+    steps = halvings.to(torch.float32)
+    rest = (distance + steps * LN2_HIGH) + steps * LN2_LOW
+    power = torch.full_like(rest, POLYNOMIAL[0])
+    for coefficient in POLYNOMIAL[1:]:
+        power = power * rest + coefficient
+    power = (power * (rest * rest) + rest) + 1.0
+    mantissa = (power * (1 << MANTISSA_BITS)).to(torch.int64)
+    return (mantissa << (UNIT_BITS - MANTISSA_BITS)) >> halvings.to(torch.int64)
+
+
+def apply(
+    logits: Tensor, *, top_k: Tensor | None = None, top_p: Tensor | None = None, min_p: Tensor | None = None
+) -> Tensor:
+    """As :func:`kernels.nucleus.apply`, on any device, by sorting every row."""
+    found = limits(logits, top_k, top_p, min_p)
+    for row, count, gap, quota in zip(logits, *(part.tolist() for part in found), strict=True):
+        if _is_sampled(row):
+            row[~_kept(row, count, gap, quota)] = -torch.inf
+    return logits
+
+
+def _is_sampled(row: Tensor) -> bool:
+    """A row with a NaN or +inf is a fault of the model, which is not for a sampler to hide; one of -inf has nothing."""
+    return bool((row < torch.inf).all()) and bool((row > -torch.inf).any())
+
+
+def _kept(row: Tensor, count: int, gap: float, quota: int) -> Tensor:
+    # Adding zero makes -0.0 and 0.0 one value to every sort.
+    ordered, order = (row + 0.0).sort(stable=True)
+    top = ordered[-1]
+    kept = ordered >= top + torch.tensor(gap, device=row.device)
+    if count:
+        kept &= ordered >= ordered[-count]
+    if quota:
+        mass = torch.where(kept, weights(ordered - top), 0).cumsum(0)
+        total = int(mass[-1])
+        kept &= mass > (total * quota >> QUOTA_BITS)
+        kept[-1] = True
+    return torch.empty_like(kept).scatter_(0, order, kept)

@@ -1,0 +1,69 @@
+"""What one engine can do, from the step-time model that its scheduler learns. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serving.batching.board import Reading
+from serving.batching.jobs import Room, Speed
+from serving.batching.steptime import Coefficients, Step, StepTime
+
+AHEAD_S = 0.25
+"""Prefill work that the engine may hold beside what it is doing: enough to be never idle, little to wait behind."""
+PREFILLS = 8
+"""Prefills under way at most, where each is another account's: the scheduler takes them in fair order."""
+TYPICAL_CONTEXT = 512
+"""Tokens of a stream in the KV cache, before any was seen."""
+HEADROOM = 0.8
+"""Of the inter-token promise, what decoding alone may take: prefill needs the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the engine was started with, and what is promised."""
+
+    max_streams: int
+    """``max_num_seqs``."""
+    inter_token_s: float
+    """The strictest inter-token promise."""
+    step_s: float
+    """The longest step beside running streams, as the scheduler was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What the engine can do at this moment."""
+
+    slots: int
+    """Streams at once."""
+    ahead_tokens: int
+    """Prefill tokens that it may hold unfinished."""
+    speed: Speed
+
+    def room(self, running: int) -> Room:
+        """What is free beside so many running streams."""
+        return Room(max(0, self.slots - running), self.ahead_tokens, PREFILLS)
+
+
+def capacity(reading: Reading, bounds: Bounds) -> Capacity:
+    """From the engine's last reading; from the prior, where there is none yet."""
+    model = StepTime.of(_coefficients(reading)) if reading.observations else StepTime()
+    typical = round(reading.context_tokens / reading.decoding) if reading.decoding else TYPICAL_CONTEXT
+    slots = _slots(model, typical, bounds)
+    decoding = min(round(reading.decoding), slots)
+    speed = model.speed(slots, typical, decode_streams=decoding, within_s=bounds.step_s)
+    ahead = max(1, round(AHEAD_S / max(speed.prefill_s, 1e-9)))
+    return Capacity(slots, ahead, speed)
+
+
+def _slots(model: StepTime, context: int, bounds: Bounds) -> int:
+    """The most streams whose decoding alone keeps within :data:`HEADROOM` of the promise; one at least."""
+    within = HEADROOM * bounds.inter_token_s
+    one = model.predict(Step(0, 1, context))
+    each = model.predict(Step(0, 2, 2 * context)) - one
+    fitting = bounds.max_streams if each <= 0 else 1 + int(max(0.0, within - one) / each)
+    return max(1, min(bounds.max_streams, fitting))
+
+
+def _coefficients(reading: Reading) -> Coefficients:
+    return Coefficients(reading.fixed_s, reading.prefill_token_s, reading.decode_stream_s, reading.context_token_s)

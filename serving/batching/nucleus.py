@@ -1,0 +1,95 @@
+"""Top-k, top-p and min-p inside vLLM's engine without its sort: a V1 logits processor over :mod:`kernels.nucleus`.
+
+vLLM sorts the whole vocabulary of a batch in which anybody has top-p on. The front of the engine moves these
+parameters out of a request's own fields to where only this processor looks, so that vLLM finds nothing to sort for.
+The processor runs at the same place, after the temperature and before sampling, and drops the same tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from vllm import SamplingParams
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+from kernels import nucleus
+from kernels.nucleus import cpu
+
+PARAMETERS = "domicile_nucleus"
+"""Key of a request's [top_k, top_p, min_p] in its ``extra_args``. What a client writes there has to be removed."""
+
+
+class Limits(NamedTuple):
+    """What a request asked for. Zero, one and zero are off."""
+
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+
+OFF = Limits()
+
+
+def take_over(params: SamplingParams) -> None:
+    """Move a request's parameters, in place, to where vLLM does not see them and :class:`Nucleus` does.
+
+    The request's ``extra_args`` become a new dictionary, so that ``params`` may be a shallow copy. Copies that vLLM
+    makes of ``params`` (n > 1) keep what is moved. Greedy requests have nothing on: vLLM sees to that.
+    """
+    extra = {key: value for key, value in (params.extra_args or {}).items() if key != PARAMETERS}
+    limits = Limits(max(params.top_k, 0), params.top_p, params.min_p)
+    if limits != OFF:
+        params.top_k, params.top_p, params.min_p = OFF
+        extra[PARAMETERS] = list(limits)
+    params.extra_args = extra
+
+
+class Nucleus(LogitsProcessor):  # type: ignore[misc] # mypy does not follow vllm
+    """Drops what the requests of a batch asked to drop. A batch in which nobody did costs nothing."""
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        """Compiles, where it has to, before the engine is ready. The arguments are those that vLLM gives."""
+        self._device = device
+        self._rows: dict[int, Limits] = {}
+        self._top_k = self._top_p = self._min_p = torch.empty(0, device=device)
+        if device.type == "cpu":
+            cpu.warm()
+
+    def is_argmax_invariant(self) -> bool:
+        """The likeliest token is always kept."""
+        return True
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follow the requests as they come, go and change rows."""
+        if not process_dict_updates(self._rows, batch_update, _limits):
+            return
+        height = max(self._rows, default=-1) + 1
+        limits = [self._rows.get(row, OFF) for row in range(height)]
+        self._top_k, self._top_p, self._min_p = (
+            torch.tensor([one[part] for one in limits], dtype=dtype, device=self._device)
+            for part, dtype in enumerate((torch.int64, torch.float32, torch.float32))
+        )
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """In place, on float32 logits of shape [requests, vocabulary] with the temperature applied."""
+        if self._rows:
+            # Rows after the last that has something on are none of ours.
+            nucleus.apply(logits[: len(self._top_k)], top_k=self._top_k, top_p=self._top_p, min_p=self._min_p)
+        return logits
+
+
+def _limits(params: SamplingParams, *_: Any) -> Limits | None:
+    """What :func:`take_over` wrote; ``None`` for anything else, since a client's words must not end the engine."""
+    found = (params.extra_args or {}).get(PARAMETERS)
+    if not isinstance(found, list | tuple) or len(found) != len(OFF):
+        return None
+    top_k, top_p, min_p = found
+    if not isinstance(top_k, int) or not all(isinstance(one, int | float) for one in (top_p, min_p)):
+        return None
+    if not math.isfinite(top_p) or not math.isfinite(min_p) or not -(2**63) <= top_k < 2**63:
+        return None
+    return Limits(top_k, float(top_p), float(min_p))

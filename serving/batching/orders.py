@@ -1,0 +1,65 @@
+"""What travels from the front of an engine to the scheduler inside it, and under which names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from serving.batching.jobs import Account
+
+CONFIG = "domicile"
+"""Key of :class:`Orders` in vLLM's ``additional_config``."""
+
+EXTRA = "domicile"
+"""Key of :class:`Told` in a request's ``extra_args``."""
+
+STEP_SHARE = 0.75
+"""Of the inter-token promise, what a step may take: the rest is for what is between steps, and for misjudging them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What holds for an engine's whole life."""
+
+    inter_token_s: float = 0.12
+    """The longest step beside running streams."""
+    alone_s: float = 0.1
+    """The longest step while nobody decodes but several organisations are about."""
+
+    @classmethod
+    def keeping(cls, inter_token_s: float) -> Self:
+        """For a promise about the mean time between tokens."""
+        return cls(inter_token_s=STEP_SHARE * inter_token_s, alone_s=STEP_SHARE * inter_token_s)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Self:
+        return cls(**config)
+
+    def config(self) -> dict[str, Any]:
+        """JSON for ``additional_config``."""
+        return {CONFIG: asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the scheduler is told of a request, from its claim."""
+
+    organisation: str = ""
+    batch: bool = False
+    share: float = 1.0
+    """Effective weight, as of :attr:`serving.batching.jobs.Job.share`."""
+    first_token_by: float = 0.0
+    """By ``time.monotonic()``, which the processes of a machine share."""
+
+    @classmethod
+    def of(cls, extra: Mapping[str, Any]) -> Self:
+        return cls(**extra)
+
+    @property
+    def account(self) -> Account:
+        return Account(self.organisation, self.batch)
+
+    def extra(self) -> dict[str, Any]:
+        """For a request's ``extra_args``."""
+        return {EXTRA: asdict(self)}

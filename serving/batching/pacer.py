@@ -1,0 +1,130 @@
+"""The pacer: in front of the engine, it admits what the engine can serve well and keeps the engine's own queue short.
+
+Who goes next and who is turned away is :mod:`serving.batching.policy`'s to say. Here are the clock, the waiting and
+what is known of the engine. One event loop, no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from serving.batching.capacity import Capacity
+from serving.batching.jobs import Job, Reason, Refusal
+from serving.batching.policy import SOONEST_RETRY_S, Policy
+
+TICK_S = 0.05
+"""How often those that wait are looked at while nothing else happens: an engine may stall, and clocks go on."""
+
+
+class Refused(Exception):
+    """The job was turned away before anything was generated for it."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.why)
+        self.refusal = refusal
+
+
+class Turn:
+    """A job's place in the engine. What comes of it is told here, for the ledger and for those who wait."""
+
+    def __init__(self, job: Job, policy: Policy, pump: Callable[[], None]) -> None:
+        self.job = job
+        self._policy = policy
+        self._pump = pump
+        self._prefilled = False
+
+    def answered(self, tokens: int) -> None:
+        """So many tokens of the answer came. The first ones say that the prompt is prefilled."""
+        prefill = 0 if self._prefilled else self.job.prefill_tokens
+        self._policy.served(self.job.id, prefill, tokens)
+        if not self._prefilled:
+            self._prefilled = True
+            self._pump()
+
+    def ended(self) -> None:
+        """The answer came to its own end."""
+        self._policy.finished(self.job.id)
+
+
+class Pacer:
+    """Lets jobs into one engine."""
+
+    def __init__(
+        self, policy: Policy, capacity: Callable[[], Capacity], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """
+        Args:
+            capacity: what the engine can do, as last known. Asked at every decision.
+            clock: seconds; the one that jobs' times are of.
+        """
+        self._policy = policy
+        self._capacity = capacity
+        self._clock = clock
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._ticking: asyncio.TimerHandle | None = None
+        self.turned_away = dict.fromkeys(Reason, 0)
+        """How many jobs were, by reason, also after they had waited."""
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that are not in the engine yet."""
+        return self._policy.waiting
+
+    @asynccontextmanager
+    async def turn(self, job: Job) -> AsyncIterator[Turn]:
+        """Wait for the job's turn, and hold its place in the engine for the block.
+
+        Raises:
+            Refused: at once, or when its promise can no longer be kept.
+        """
+        self._policy.speed = self._capacity().speed
+        refusal = self._policy.offer(job, self._clock())
+        if refusal is not None:
+            raise self._refused(refusal)
+        started = self._waiting[job.id] = asyncio.get_running_loop().create_future()
+        try:
+            self._pump()
+            await started
+            yield Turn(job, self._policy, self._pump)
+        finally:
+            # Where it has ended by itself this changes nothing.
+            self._waiting.pop(job.id, None)
+            self._policy.withdrawn(job.id)
+            self._pump()
+
+    def _pump(self) -> None:
+        """Start whatever may start; give up on what came too late."""
+        now = self._clock()
+        capacity = self._capacity()
+        self._policy.speed = capacity.speed
+        for job in self._policy.expire(now):
+            late = Refusal(Reason.OVERLOADED, SOONEST_RETRY_S, "its promise could no longer be kept")
+            self._tell(job, self._refused(late))
+        while started := self._policy.next(now, capacity.room(self._policy.running_streams)):
+            self._tell(started, None)
+        self._tick()
+
+    def _tell(self, job: Job, refused: Refused | None) -> None:
+        started = self._waiting.pop(job.id, None)
+        if started is None or started.done():
+            return
+        if refused is None:
+            started.set_result(None)
+        else:
+            started.set_exception(refused)
+
+    def _refused(self, refusal: Refusal) -> Refused:
+        self.turned_away[refusal.reason] += 1
+        return Refused(refusal)
+
+    def _tick(self) -> None:
+        """Look again soon, as long as somebody waits."""
+        if self._ticking is None and self._policy.waiting:
+            self._ticking = asyncio.get_running_loop().call_later(TICK_S, self._ticked)
+
+    def _ticked(self) -> None:
+        self._ticking = None
+        self._pump()

@@ -1,0 +1,101 @@
+"""What the engine has, as far as was told: prefills not finished, streams not ended, and when the next one ends."""
+
+from __future__ import annotations
+
+from serving.batching.backlog import Ticket
+from serving.batching.heap import PriorityQueue
+from serving.batching.jobs import Account
+
+
+class Running:
+    """Started jobs.
+
+    Answers progress in turns, one token for every stream, so an end is expected at a turn that is known from the
+    start; it stays where it is while turns go by.
+    """
+
+    def __init__(self) -> None:
+        self.streams = 0
+        self.prefill = 0
+        """Prompt tokens not computed yet."""
+        self.answer_left = 0
+        """Answer tokens expected yet."""
+        self.answer = 0
+        """Answer tokens expected in all, of those that run."""
+        self._prefilling: dict[Account, dict[Ticket, None]] = {}
+        self._prefills = 0
+        self._expected: dict[Ticket, int] = {}
+        self._ends: PriorityQueue[Ticket] = PriorityQueue()
+        self._decoding = 0
+        self._turn = 0.0
+
+    def __len__(self) -> int:
+        return len(self._expected)
+
+    @property
+    def prefills(self) -> int:
+        """Prefills not finished."""
+        return self._prefills
+
+    @property
+    def prefilling(self) -> dict[Account, dict[Ticket, None]]:
+        """Accounts with unfinished prefills. For reading only."""
+        return self._prefilling
+
+    def prefill_of(self, account: Account) -> int:
+        return sum(ticket.prefill_left for ticket in self._prefilling.get(account, ()))
+
+    def begin(self, ticket: Ticket) -> None:
+        self._expected[ticket] = ticket.answer_left
+        self.streams += ticket.job.streams
+        self.prefill += ticket.prefill_left
+        self.answer += ticket.answer_left
+        self.answer_left += ticket.answer_left
+        self._prefilling.setdefault(ticket.account, {})[ticket] = None
+        self._prefills += 1
+        self._expect(ticket)
+
+    def progress(self, ticket: Ticket, prefill_tokens: int, answer_tokens: int) -> float:
+        """Enter what was served. Returns the virtual tokens by which the pledge has shrunk."""
+        before = ticket.pledge
+        computed = ticket.prefill_left if answer_tokens else min(prefill_tokens, ticket.prefill_left)
+        if computed:
+            ticket.prefill_left -= computed
+            self.prefill -= computed
+            if not ticket.prefill_left:
+                self._prefilled(ticket)
+                self._decoding += ticket.job.streams
+                self._expect(ticket)
+        if answer_tokens:
+            self._turn += answer_tokens / self._decoding
+            answered = min(answer_tokens, ticket.answer_left)
+            ticket.answer_left -= answered
+            ticket.answer_served += answer_tokens
+            self.answer_left -= answered
+        return before - ticket.pledge
+
+    def end(self, ticket: Ticket) -> None:
+        if ticket.prefill_left:
+            self._prefilled(ticket)
+        else:
+            self._decoding -= ticket.job.streams
+        self.prefill -= ticket.prefill_left
+        self.answer_left -= ticket.answer_left
+        self.answer -= self._expected.pop(ticket)
+        self.streams -= ticket.job.streams
+        self._ends.discard(ticket)
+
+    def turns_to_an_end(self) -> float:
+        """How many tokens every stream gets before the first of them is expected to end."""
+        top = self._ends.least()
+        return max(0.0, top[0] - self._turn) if top else 0.0
+
+    def _expect(self, ticket: Ticket) -> None:
+        self._ends.put(ticket, self._turn + ticket.answer_left / ticket.job.streams)
+
+    def _prefilled(self, ticket: Ticket) -> None:
+        self._prefills -= 1
+        of_account = self._prefilling[ticket.account]
+        del of_account[ticket]
+        if not of_account:
+            del self._prefilling[ticket.account]

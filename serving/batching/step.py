@@ -1,0 +1,108 @@
+"""What one engine step does: which prefills go on, in which order, and how many tokens fit. Pure.
+
+Decodes come first: every running stream gets its token. What is left of the step's time, by the step-time model, goes
+to prefill: the largest chunk that keeps the streams' inter-token promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from serving.batching.jobs import Account
+from serving.batching.steptime import StepTime
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """A prompt that is not wholly in the KV cache yet."""
+
+    id: str
+    account: Account
+    left: int
+    """Tokens still to prefill."""
+    first_token_by: float
+    """When its first token is due, in seconds of any one clock."""
+    admitted: bool
+    """Whether the engine has begun it. Those that it has are scheduled before those that wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a step may take."""
+
+    tokens: int
+    """The engine's own bound on the tokens of a step."""
+    inter_token_s: float
+    """A step beside running streams takes no longer, where the model can tell."""
+    alone_s: float
+    """Nor does a step while nobody decodes but several organisations are about: a newcomer waits for its end."""
+    chunk: int = 32
+    """Prefill goes on by at least this many tokens a step, whatever the promise: else it would starve."""
+    debt: int = 512
+    """Virtual tokens by which accounts may differ and still be taken in the order that is best for everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a step does."""
+
+    order: tuple[str, ...]
+    """Prefills, the next one first."""
+    held: frozenset[str]
+    """Begun prefills that this step leaves out, since somebody who waits comes before them."""
+    tokens: int
+    """The step's budget, decodes included."""
+
+
+def plan(
+    prefills: Sequence[Prefill],
+    counter: Callable[[Account], float],
+    *,
+    decode_streams: int,
+    decode_tokens: int,
+    context_tokens: int,
+    company: bool,
+    model: StepTime,
+    limits: Limits,
+) -> Plan:
+    """
+    Args:
+        counter: what an account was served, in virtual tokens.
+        decode_streams: running streams, each of which gets a token (``decode_tokens`` in all).
+        context_tokens: what those streams have in the KV cache.
+        company: whether more than one organisation was about lately.
+    """
+    ordered = order(prefills, counter, limits.debt)
+    waits = next((index for index, one in enumerate(ordered) if not one.admitted), len(ordered))
+    held = frozenset(one.id for one in ordered[waits:] if one.admitted)
+    room = max(0, limits.tokens - decode_tokens)
+    if decode_streams or company:
+        within = limits.inter_token_s if decode_streams else limits.alone_s
+        least = min(limits.chunk, room)
+        room = model.chunk(within, decode_streams, context_tokens, at_most=room, at_least=least)
+    return Plan(tuple(one.id for one in ordered), held, decode_tokens + room)
+
+
+def order(prefills: Sequence[Prefill], counter: Callable[[Account], float], debt: float) -> list[Prefill]:
+    """The next one first.
+
+    Between accounts: those within ``debt`` of the least served come before the others, and among them the one whose
+    next prompt is done soonest; the others come by what they were served. Within an account: by due time. The shortest
+    first makes everybody's mean wait least, and the debt bounds what a long prompt pays for it: whoever is passed over
+    falls behind, until it alone is the least served.
+    """
+    if len(prefills) < 2:
+        return list(prefills)
+    queues: dict[Account, list[Prefill]] = {}
+    for one in sorted(prefills, key=lambda one: one.first_token_by):
+        queues.setdefault(one.account, []).append(one)
+    counters = {account: counter(account) for account in queues}
+    least = min(counters.values())
+
+    def rank(account: Account) -> tuple[bool, float, float]:
+        near = counters[account] <= least + debt
+        first = queues[account][0]
+        return not near, first.left if near else counters[account], first.first_token_by
+
+    return [one for account in sorted(queues, key=rank) for one in queues[account]]

@@ -1,0 +1,125 @@
+"""vLLM's engine with the batching core before it: what a request is to the policy, and what the scheduler is told."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from pathlib import Path
+from uuid import uuid4
+
+from serving.batching.board import Board, Reading
+from serving.batching.capacity import Bounds, Capacity, capacity
+from serving.batching.jobs import Job, Reason
+from serving.batching.orders import Orders, Told
+from serving.batching.pacer import Pacer, Refused, Turn
+from serving.batching.policy import Policy
+from serving.batching.prefixes import Prefixes
+from serving.engine.arguments import inter_token_s
+from serving.engine.port import ClaimFacts
+from serving.engine.turnaway import OVER_SHARE, OVERLOADED, Turnaway, TurnedAway, turn_away
+from serving.types import ServiceClass
+from tenants.country import Slo
+
+STALE_S = 0.005
+"""How long a reading of the engine is good for: a step takes longer."""
+PATIENCE = 3.0
+"""A prompt whose prefill alone takes longer than was promised is due after so many times that: it is long, not late."""
+
+
+class Core:
+    """The batching core of one engine, on the side of the one who asks it."""
+
+    def __init__(self, slo: Slo, *, max_streams: int, cache_tokens: int, board: Board) -> None:
+        """
+        Args:
+            max_streams: what the engine decodes at once at most.
+            cache_tokens: room of its KV cache.
+            board: where its scheduler tells how it is.
+        """
+        step_s = Orders.keeping(inter_token_s(slo)).inter_token_s
+        self._promises = {one: slo.promise(one) for one in ServiceClass}
+        self._bounds = Bounds(max_streams, inter_token_s(slo), step_s)
+        self._board = board
+        self._prefixes = Prefixes(cache_tokens)
+        self._serial = count()
+        self._known = (0.0, capacity(Reading(), self._bounds))
+        self._pacer = Pacer(Policy(self._known[1].speed), self.capacity)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are not in the engine yet."""
+        return self._pacer.waiting
+
+    @property
+    def turned_away(self) -> Mapping[Reason, int]:
+        """How many requests were, by reason."""
+        return self._pacer.turned_away
+
+    @property
+    def model_error(self) -> float:
+        """Mean relative error of the step-time model."""
+        return self._board.read().error
+
+    def capacity(self) -> Capacity:
+        """What the engine can do, as of a moment ago."""
+        at, known = self._known
+        now = time.monotonic()
+        if now - at > STALE_S:
+            known = capacity(self._board.read(), self._bounds)
+            self._known = now, known
+        return known
+
+    def job(self, claim: ClaimFacts, prompt: Sequence[int], answer_tokens: int, streams: int) -> Job:
+        """A request as the policy sees it."""
+        now = time.monotonic()
+        promise = self._promises[claim.service_class]
+        cached = self._prefixes.cached(claim.cache_salt, prompt)
+        alone_s = (len(prompt) - cached) * self.capacity().speed.prefill_s
+        return Job(
+            id=str(next(self._serial)),
+            organisation=claim.organisation,
+            service_class=claim.service_class,
+            weight=claim.weight,
+            prompt_tokens=len(prompt),
+            cached_tokens=cached,
+            answer_tokens=answer_tokens,
+            arrived=now,
+            first_token_by=now + max(promise.first_token_s, PATIENCE * alone_s),
+            deadline=now + max(0.0, claim.deadline - time.time()),
+            streams=streams,
+        )
+
+    @asynccontextmanager
+    async def turn(self, job: Job, claim: ClaimFacts, prompt: Sequence[int]) -> AsyncIterator[Turn]:
+        """Wait for the request's turn.
+
+        Raises:
+            TurnedAway: it has none. The ASGI call that it belongs to is answered accordingly.
+        """
+        try:
+            async with self._pacer.turn(job) as turn:
+                self._prefixes.add(claim.cache_salt, prompt)
+                yield turn
+        except Refused as refused:
+            refusal = refused.refusal
+            status = OVER_SHARE if refusal.reason is Reason.OVER_SHARE else OVERLOADED
+            turn_away(Turnaway(status, refusal.reason.value, refusal.retry_after_s or PATIENCE))
+            raise TurnedAway(refusal.why) from refused
+
+    @staticmethod
+    def told(job: Job) -> Told:
+        """What the engine's scheduler has to know of it."""
+        return Told(
+            organisation=job.organisation,
+            batch=job.account.batch,
+            share=job.share,
+            first_token_by=job.first_token_by,
+        )
+
+
+def new_board() -> Board:
+    """A board in a file of this user's alone. Raises ``OSError`` where there is no room for it."""
+    return Board(Path(tempfile.gettempdir()) / f"domicile-board-{uuid4().hex}", create=True)

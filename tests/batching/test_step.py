@@ -1,0 +1,99 @@
+"""What one engine step does."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serving.batching.jobs import Account
+from serving.batching.step import Limits, Plan, Prefill, order, plan
+from serving.batching.steptime import Coefficients, StepTime
+
+LIMITS = Limits(tokens=2048, inter_token_s=0.1, alone_s=0.2, chunk=16, debt=100)
+MODEL = StepTime.of(Coefficients(fixed_s=0.01, prefill_token_s=1e-3, decode_stream_s=1e-3, context_token_s=0))
+
+prefills = st.lists(
+    st.builds(
+        Prefill,
+        id=st.uuids().map(str),
+        account=st.sampled_from("abc").map(Account),
+        left=st.integers(1, 5000),
+        first_token_by=st.floats(0, 100),
+        admitted=st.booleans(),
+    ),
+    max_size=12,
+    unique_by=lambda one: one.id,
+)
+counters = st.fixed_dictionaries({Account(name): st.floats(0, 1e6) for name in "abc"})
+
+
+def a_plan(
+    them: list[Prefill], streams: int = 0, *, company: bool = False, counters: dict[Account, float] | None = None
+) -> Plan:
+    served = counters or {}
+    return plan(
+        them,
+        lambda account: served.get(account, 0.0),
+        decode_streams=streams,
+        decode_tokens=streams,
+        context_tokens=100 * streams,
+        company=company,
+        model=MODEL,
+        limits=LIMITS,
+    )
+
+
+def prefill(id: str, organisation: str, left: int, due: float = 0.0, *, admitted: bool = True) -> Prefill:
+    return Prefill(id, Account(organisation), left, due, admitted)
+
+
+@given(prefills, st.integers(0, 200), st.booleans(), counters)
+def test_every_stream_gets_its_token_and_prefill_goes_on(
+    them: list[Prefill], streams: int, company: bool, served: dict[Account, float]
+) -> None:
+    made = a_plan(them, streams, company=company, counters=served)
+    assert sorted(made.order) == sorted(one.id for one in them)
+    assert streams + LIMITS.chunk <= made.tokens <= LIMITS.tokens
+    held = [one for one in them if one.id in made.held]
+    assert all(one.admitted for one in held)
+    if held:
+        first = next(one for one in them if one.id == made.order[0])
+        shown = [id for id in made.order if id not in made.held]
+        assert first.id in shown, "who comes first is never held back"
+
+
+def test_nobody_decodes_and_nobody_else_is_about_so_the_whole_budget_is_used() -> None:
+    assert a_plan([prefill("long", "a", 5000)]).tokens == LIMITS.tokens
+
+
+def test_beside_streams_a_step_keeps_their_promise() -> None:
+    made = a_plan([prefill("long", "a", 5000)], streams=10)
+    chunk = made.tokens - 10
+    assert 0.01 + 10e-3 + chunk * 1e-3 <= LIMITS.inter_token_s < 0.01 + 10e-3 + (chunk + 1) * 1e-3
+
+
+def test_where_others_are_about_a_step_ends_soon() -> None:
+    assert a_plan([prefill("long", "a", 5000)], company=True).tokens == 190
+
+
+def test_a_newcomer_does_not_stand_behind_somebody_s_long_prompt() -> None:
+    flood = prefill("flood", "noisy", 1200, due=1.0)
+    quiet = prefill("quiet", "light", 80, due=9.0, admitted=False)
+    made = a_plan([flood, quiet], streams=2)
+    assert made.order == ("quiet", "flood")
+    assert made.held == {"flood"}
+
+
+def test_whoever_is_passed_over_comes_first_before_long() -> None:
+    flood = prefill("flood", "noisy", 1200)
+    served = {Account("noisy"): 0.0, Account("light"): 0.0}
+    turns = 0
+    while order([flood, prefill("next", "light", 80)], lambda account: served[account], LIMITS.debt)[0].id != "flood":
+        served[Account("light")] += 80
+        turns += 1
+    assert turns == 2, "the debt is 100 tokens"
+
+
+def test_of_one_account_the_one_that_is_due_first_goes_first() -> None:
+    them = [prefill("late", "a", 10, due=5.0), prefill("soon", "a", 900, due=1.0)]
+    assert [one.id for one in order(them, lambda _: 0.0, 100)] == ["soon", "late"]

@@ -1,0 +1,115 @@
+"""As many tokens as there are in it: closed loops of 16 and 32 clients, greedy and sampled, against tuned stock vLLM.
+
+Both are asked the same at the same lengths, one after the other and each first every other round; ours through its
+gateway, with everything that belongs to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvloop
+
+from serving.engine.models import weights
+from tenants.registry import Registry
+from tests.bench.client import drive, post
+from tests.bench.country import CODE
+from tests.bench.report import CannotMeasure, Number, Report
+from tests.bench.stock import EAGER, stock
+from tests.bench.up import Home, bring_up, home
+
+ROUNDS = 5
+STREAMS = (16, 32)
+TOKENS = 64
+LIMIT_S = 300.0
+SAMPLING = {"greedy": {"temperature": 0.0}, "sampled": {"temperature": 0.8, "top_p": 0.9}}
+OWN_TARGET = 0.95
+GREEDY_TARGET = 1.0
+SAMPLED_TARGET = 1.7
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Somebody who answers."""
+
+    name: str
+    port: int
+    model: str
+    key: str = "none"
+
+    def tokens_a_s(self, streams: int, sampling: str, number: int) -> float:
+        """Output tokens a second, each client asking twice."""
+        left = iter(range(2 * streams))
+
+        def request() -> bytes | None:
+            index = next(left, None)
+            if index is None:
+                return None
+            # Neither fewer nor more tokens, whatever the model would rather say; and words that no cache knows.
+            lengths = {"max_tokens": TOKENS, "min_tokens": TOKENS, "ignore_eos": True}
+            words = f"Story {number}.{streams}.{sampling}.{index}: tell me about a city by the sea."
+            messages = [{"role": "user", "content": words}]
+            fields = {"model": self.model, "messages": messages, "stream": True, **lengths, **SAMPLING[sampling]}
+            return post(fields, f"authorization: Bearer {self.key}")
+
+        tally = uvloop.run(drive(self.port, streams, request, LIMIT_S))
+        if tally.wrong or tally.requests != 2 * streams:
+            raise CannotMeasure(f"{self.name}: {tally.wrong} of {tally.requests} answers were wrong")
+        return tally.requests * TOKENS / tally.seconds
+
+
+def measure(options: argparse.Namespace) -> Report:
+    rounds = options.rounds or ROUNDS
+    figures: dict[tuple[str, int, str], list[float]] = {}
+    with home(CODE) as at, both(at) as sides:
+        for number in range(rounds + 1):
+            for streams in STREAMS:
+                for sampling in SAMPLING:
+                    for side in sides[:: 1 if number % 2 else -1]:
+                        measured = side.tokens_a_s(streams, sampling, number)
+                        # The first round warms the engines.
+                        if number:
+                            figures.setdefault((side.name, streams, sampling), []).append(measured)
+    return Report(
+        "saturation",
+        f"Output tokens/s of {TOKENS}-token answers at saturation, {rounds} rounds, against tuned stock vLLM (eager).",
+        tuple(_numbers(figures)),
+    )
+
+
+def _numbers(figures: dict[tuple[str, int, str], list[float]]) -> Iterator[Number]:
+    for streams in STREAMS:
+        ours = {sampling: figures["ours", streams, sampling] for sampling in SAMPLING}
+        theirs = {sampling: figures["stock", streams, sampling] for sampling in SAMPLING}
+        at = f"at {streams} streams"
+        own = ratios(ours["sampled"], ours["greedy"])
+        yield Number(f"sampled, {at}", "× our greedy", own, OWN_TARGET, "higher")
+        yield Number(f"sampled, {at}", "× stock", ratios(ours["sampled"], theirs["sampled"]), SAMPLED_TARGET, "higher")
+        yield Number(f"greedy, {at}", "× stock", ratios(ours["greedy"], theirs["greedy"]), GREEDY_TARGET, "higher")
+        for sampling in SAMPLING:
+            yield Number(f"ours, {sampling}, {at}", "tokens/s", tuple(ours[sampling]))
+            yield Number(f"stock, {sampling}, {at}", "tokens/s", tuple(theirs[sampling]))
+
+
+def ratios(one: list[float], other: list[float]) -> tuple[float, ...]:
+    """Of the same round each."""
+    return tuple(a / b for a, b in zip(one, other, strict=True))
+
+
+@contextmanager
+def both(at: Home, *flags: str) -> Iterator[tuple[Side, Side]]:
+    """Ours, asked as an organisation that may wait, and stock vLLM with these flags more."""
+    (up,) = bring_up(at)
+    (country,) = Registry.load(at.countries).select([CODE])
+    at.domicile("org", "create", CODE, "bench", "--plan", "batch")
+    key = json.loads(at.domicile("key", "create", CODE, "--org", "bench", "--json"))["key"]
+    model = Path(weights(country.models[0].source, at.settings.models))
+    with stock(model, *EAGER, *flags) as server:
+        port = urlsplit(up.address).port or 80
+        yield Side("ours", port, up.model, key), Side("stock", server.port, str(model))

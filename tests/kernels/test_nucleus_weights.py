@@ -1,0 +1,48 @@
+"""The weights are what they say, and the same number in whatever computes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from kernels.nucleus import cpu, reference
+
+UNIT = float(1 << reference.UNIT_BITS)
+
+
+def distances() -> torch.Tensor:
+    """Every place where the exponent's step changes, densely; all magnitudes; a million more."""
+    steps = -(np.arange(48, dtype=np.float64) + 0.5) * np.log(2)
+    near = (steps[:, None] + np.linspace(-2e-5, 2e-5, 2001)).ravel()
+    scales = -np.logspace(-45, 2, 20_000)
+    spread = -np.random.default_rng(0).random(1_000_000) * 40
+    found = np.concatenate([near, scales, spread, [0.0, -0.0, -np.inf]]).astype(np.float32)
+    return torch.from_numpy(np.minimum(found, 0))
+
+
+def test_a_weight_is_an_exponential_in_float32_rounded_down() -> None:
+    points = distances()
+    true = points.double().exp() * UNIT
+    error = (reference.weights(points).double() - true).abs()
+    assert bool((error <= true * 1.2e-7 + 1).all())
+    assert reference.weights(torch.tensor([0.0, -33.0, -torch.inf])).tolist() == [1 << reference.UNIT_BITS, 0, 0]
+
+
+def test_compiled_and_reference_weigh_alike() -> None:
+    points = distances()
+    for top in (0.0, 17.25):
+        logits = points + top
+        bits = logits.numpy().view(np.int32)
+        keys = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF)).astype(np.int32)
+        found = np.full(len(keys), -1, np.int64)
+        total = cpu._weigh(keys, len(keys), np.float32(top), found)
+        expected = reference.weights(logits - top)
+        assert np.array_equal(found, expected.numpy())
+        assert total == int(expected.sum())
+
+
+def test_the_longest_row_adds_up_in_63_bits() -> None:
+    assert reference.MOST_TOKENS * (1 << reference.UNIT_BITS) < 1 << 63
+    logits = torch.zeros(1, reference.MOST_TOKENS)
+    done = cpu.apply(logits, top_p=torch.tensor([0.25]))
+    assert int((done == 0).sum()) == reference.MOST_TOKENS // 4
