@@ -395,7 +395,7 @@ def _threads(rows: int) -> int:
 
 def warm() -> None:
     """Compile everything, or load it from numba's cache, and start the threads. Takes seconds the first time."""
-    if numba.config.NUMBA_NUM_THREADS < torch.get_num_threads():
+    if torch.get_num_threads() > numba.config.NUMBA_NUM_THREADS:
         # OpenMP may have pinned the thread that then imported numba, which takes its one core for all there are.
         log.warning(
             "numba has %d threads and torch %d: set NUMBA_NUM_THREADS before the process starts",

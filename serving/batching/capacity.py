@@ -8,7 +8,7 @@ from serving.batching.board import Reading
 from serving.batching.jobs import Room, Speed
 from serving.batching.steptime import Coefficients, Step, StepTime
 
-AHEAD_S = 0.25
+AHEAD_S = 0.5
 """Prefill work that the engine may hold beside what it is doing: enough to be never idle, little to wait behind."""
 PREFILLS = 8
 """Prefills under way at most, where each is another account's: the scheduler takes them in fair order."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -22,15 +23,13 @@ STEP_SHARE = 0.75
 class Orders:
     """What holds for an engine's whole life."""
 
-    inter_token_s: float = 0.12
-    """The longest step beside running streams."""
-    alone_s: float = 0.1
-    """The longest step while nobody decodes but several organisations are about."""
+    step_s: float = 0.1
+    """The longest step where somebody is about who was promised something: a newcomer waits for its end."""
 
     @classmethod
     def keeping(cls, inter_token_s: float) -> Self:
         """For a promise about the mean time between tokens."""
-        return cls(inter_token_s=STEP_SHARE * inter_token_s, alone_s=STEP_SHARE * inter_token_s)
+        return cls(step_s=STEP_SHARE * inter_token_s)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Self:
@@ -49,6 +48,8 @@ class Told:
     batch: bool = False
     share: float = 1.0
     """Effective weight, as of :attr:`serving.batching.jobs.Job.share`."""
+    step_s: float = math.inf
+    """The longest step that keeps its inter-token promise."""
     first_token_by: float = 0.0
     """By ``time.monotonic()``, which the processes of a machine share."""
 

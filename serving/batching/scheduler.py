@@ -8,6 +8,7 @@ used here is held by ``tests/engine/test_scheduler_contract.py`` against the pin
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from typing import Any
@@ -39,9 +40,7 @@ class FairScheduling:
         own: Any = self
         self._orders = Orders.of(own.vllm_config.additional_config.get(CONFIG, {}))
         self._whole_budget: int = own.max_num_scheduled_tokens
-        self._limits = Limits(
-            tokens=self._whole_budget, inter_token_s=self._orders.inter_token_s, alone_s=self._orders.alone_s
-        )
+        self._limits = Limits(tokens=self._whole_budget, step_s=self._orders.step_s)
         self._model = StepTime()
         self._ledger = Ledger()
         self._present: set[Account] = set()
@@ -90,7 +89,8 @@ class FairScheduling:
             decode_streams=len(decodes),
             decode_tokens=sum(_tokens(one) for one in decodes),
             context_tokens=context,
-            company=len(self._seen) > 1,
+            promised_s=min((_told(one).step_s for one in decodes), default=math.inf),
+            company=len(self._seen) > 1 and not all(account.batch for account in self._seen),
             model=self._model,
             limits=self._limits,
         )

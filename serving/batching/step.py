@@ -6,6 +6,7 @@ to prefill: the largest chunk that keeps the streams' inter-token promise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,10 +34,9 @@ class Limits:
 
     tokens: int
     """The engine's own bound on the tokens of a step."""
-    inter_token_s: float
-    """A step beside running streams takes no longer, where the model can tell."""
-    alone_s: float
-    """Nor does a step while nobody decodes but several organisations are about: a newcomer waits for its end."""
+    step_s: float
+    """A step takes no longer where several are about, of whom somebody was promised something: a newcomer waits for
+    its end."""
     chunk: int = 32
     """Prefill goes on by at least this many tokens a step, whatever the promise: else it would starve."""
     debt: int = 512
@@ -62,6 +62,7 @@ def plan(
     decode_streams: int,
     decode_tokens: int,
     context_tokens: int,
+    promised_s: float,
     company: bool,
     model: StepTime,
     limits: Limits,
@@ -71,14 +72,15 @@ def plan(
         counter: what an account was served, in virtual tokens.
         decode_streams: running streams, each of which gets a token (``decode_tokens`` in all).
         context_tokens: what those streams have in the KV cache.
-        company: whether more than one organisation was about lately.
+        promised_s: the longest step that keeps the inter-token promise of every stream.
+        company: whether several organisations were about lately, not all of whom said that they can wait.
     """
     ordered = order(prefills, counter, limits.debt)
     waits = next((index for index, one in enumerate(ordered) if not one.admitted), len(ordered))
     held = frozenset(one.id for one in ordered[waits:] if one.admitted)
     room = max(0, limits.tokens - decode_tokens)
-    if decode_streams or company:
-        within = limits.inter_token_s if decode_streams else limits.alone_s
+    within = min(promised_s if decode_streams else math.inf, limits.step_s if company else math.inf)
+    if within < math.inf:
         least = min(limits.chunk, room)
         room = model.chunk(within, decode_streams, context_tokens, at_most=room, at_least=least)
     return Plan(tuple(one.id for one in ordered), held, decode_tokens + room)

@@ -58,6 +58,8 @@ def environment(cores: Sequence[int]) -> dict[str, str]:
     wanted = {
         "VLLM_CPU_OMP_THREADS_BIND": label(cores).replace("_", ","),
         "OMP_NUM_THREADS": str(len(cores)),
+        # OpenMP has pinned the main thread to one core by the time numba counts them.
+        "NUMBA_NUM_THREADS": str(len(cores)),
     }
     if library := openmp_library():
         wanted["LD_PRELOAD"] = str(library)

@@ -39,7 +39,7 @@ class Core:
             cache_tokens: room of its KV cache.
             board: where its scheduler tells how it is.
         """
-        step_s = Orders.keeping(inter_token_s(slo)).inter_token_s
+        step_s = Orders.keeping(inter_token_s(slo)).step_s
         self._promises = {one: slo.promise(one) for one in ServiceClass}
         self._bounds = Bounds(max_streams, inter_token_s(slo), step_s)
         self._board = board
@@ -58,10 +58,9 @@ class Core:
         """How many requests were, by reason."""
         return self._pacer.turned_away
 
-    @property
-    def model_error(self) -> float:
-        """Mean relative error of the step-time model."""
-        return self._board.read().error
+    def reading(self, figure: str) -> float:
+        """One figure of what the engine's scheduler told last; see :class:`serving.batching.board.Reading`."""
+        return float(getattr(self._board.read(), figure))
 
     def capacity(self) -> Capacity:
         """What the engine can do, as of a moment ago."""
@@ -109,13 +108,14 @@ class Core:
             turn_away(Turnaway(status, refusal.reason.value, refusal.retry_after_s or PATIENCE))
             raise TurnedAway(refusal.why) from refused
 
-    @staticmethod
-    def told(job: Job) -> Told:
+    def told(self, job: Job) -> Told:
         """What the engine's scheduler has to know of it."""
+        promise = self._promises[job.service_class]
         return Told(
             organisation=job.organisation,
             batch=job.account.batch,
             share=job.share,
+            step_s=Orders.keeping(promise.inter_token_s).step_s,
             first_token_by=job.first_token_by,
         )
 

@@ -10,8 +10,10 @@ import argparse
 import asyncio
 import copy
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import fields
+from functools import partial
 from http import HTTPStatus
 from itertools import count
 from types import SimpleNamespace
@@ -33,6 +35,8 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+from serving.batching.board import Reading
+from serving.batching.jobs import Reason
 from serving.batching.nucleus import PARAMETERS, take_over
 from serving.batching.orders import EXTRA
 from serving.batching.pacer import Turn
@@ -144,6 +148,28 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
             raise VLLMValidationError(str(error), parameter="structured_outputs") from error
 
 
+def _gauges(llm: ClaimedLLM) -> Iterator[Gauge]:
+    """What we know of an engine and vLLM does not, read when it is asked for."""
+
+    def gauge(name: str, about: str, value: Callable[[], float]) -> Gauge:
+        made = Gauge(f"domicile:{name}", about)
+        made.set_function(value)
+        return made
+
+    yield gauge("outstanding_tokens", "Tokens not yet prefilled or generated.", lambda: llm.outstanding_tokens)
+    core = llm.core
+    if core is None:
+        return
+    yield gauge("waiting_requests", "Requests that wait for their turn before the engine.", lambda: core.waiting)
+    yield gauge("slots", "Streams that keep the inter-token promise together.", lambda: core.capacity().slots)
+    for reason in Reason:
+        about = f"Requests turned away since the start: {reason.value}."
+        yield gauge(f"turned_away_{reason.value}", about, partial(core.turned_away.__getitem__, reason))
+    for field in fields(Reading):
+        about = f"The engine's last step as its scheduler told it: {field.name}."
+        yield gauge(f"engine_{field.name}", about, partial(core.reading, field.name))
+
+
 class _Progress:
     """Tells the pacer what an output brought."""
 
@@ -229,14 +255,14 @@ class VllmEngine:
         # vLLM's error handlers tell its own server to exit when the engine died; here the health check does that.
         app.state.server = SimpleNamespace(should_exit=False)
         # Beside vLLM's own in the registry that its application shows: one engine a process, so no labels.
-        self._outstanding = Gauge("domicile:outstanding_tokens", "Tokens not yet prefilled or generated.")
-        self._outstanding.set_function(lambda: llm.outstanding_tokens)
+        self._gauges = list(_gauges(llm))
         self._llm, self._app = llm, guarded(heeding(app))
 
     async def stop(self) -> None:
         llm, self._llm, self._app = self._llm, None, None
         if llm is not None:
-            REGISTRY.unregister(self._outstanding)
+            for gauge in self._gauges:
+                REGISTRY.unregister(gauge)
             llm.grammars.close()
             llm.shutdown(timeout=0)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kernels.nucleus import cpu, reference
 
@@ -39,6 +41,12 @@ def test_compiled_and_reference_weigh_alike() -> None:
         expected = reference.weights(logits - top)
         assert np.array_equal(found, expected.numpy())
         assert total == int(expected.sum())
+
+
+@given(st.integers(1, reference.MOST_TOKENS << reference.UNIT_BITS), st.integers(1, 1 << reference.QUOTA_BITS))
+def test_the_budget_is_exact_though_its_product_takes_more_than_64_bits(total: int, quota: int) -> None:
+    kept = int(cpu._needed(np.int64(total), np.int64(quota)))
+    assert kept == max(total - (total * quota >> reference.QUOTA_BITS), 1)
 
 
 def test_the_longest_row_adds_up_in_63_bits() -> None:

@@ -1,0 +1,79 @@
+"""What a request is to the batching core, and how it is turned away."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from serving.batching.board import Board, Reading
+from serving.engine.paced import Core
+from serving.engine.port import ClaimFacts
+from serving.engine.turnaway import TurnedAway
+from serving.types import ServiceClass
+from tenants.country import Slo
+
+SLOW = Reading(fixed_s=0.02, prefill_token_s=1e-3, decode_stream_s=1e-3, observations=100)
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Board:
+    return Board(tmp_path / "board", create=True)
+
+
+def core(board: Board) -> Core:
+    board.write(SLOW)
+    return Core(Slo(), max_streams=64, cache_tokens=10_000, board=board)
+
+
+def claim(organisation: str = "acme", service_class: ServiceClass = ServiceClass.STANDARD) -> ClaimFacts:
+    return ClaimFacts(organisation, "req_1", service_class, time.time() + 60, f"salt-{organisation}", weight=2.0)
+
+
+def test_a_request_is_what_its_claim_says(board: Board) -> None:
+    job = core(board).job(claim(), range(100), 40, 1)
+    assert (job.organisation, job.service_class, job.weight) == ("acme", ServiceClass.STANDARD, 2.0)
+    assert (job.prompt_tokens, job.answer_tokens, job.streams) == (100, 40, 1)
+    assert job.first_token_by - job.arrived == pytest.approx(Slo().first_token_s)
+    assert job.deadline - job.arrived == pytest.approx(60, abs=0.5)
+
+
+def test_a_prompt_too_long_for_the_promise_is_long_and_not_late(board: Board) -> None:
+    made = core(board).job(claim(), range(4000), 40, 1)
+    assert made.first_token_by - made.arrived > 4000 * SLOW.prefill_token_s
+
+
+def test_classes_wait_as_long_as_they_were_promised(board: Board) -> None:
+    batch = core(board).job(claim(service_class=ServiceClass.BATCH), range(10), 40, 1)
+    assert batch.first_token_by - batch.arrived == pytest.approx(Slo().promise("batch").first_token_s)
+
+
+async def test_what_was_served_is_taken_for_cached_by_the_same_organisation_alone(board: Board) -> None:
+    made = core(board)
+    prompt = list(range(64))
+    async with made.turn(made.job(claim(), prompt, 4, 1), claim(), prompt):
+        pass
+    assert made.job(claim(), prompt, 4, 1).cached_tokens == 63
+    assert made.job(claim("other"), prompt, 4, 1).cached_tokens == 0
+
+
+async def test_a_claim_that_has_run_out_is_turned_away_before_anything_is_generated(board: Board) -> None:
+    made = core(board)
+    late = replace(claim(), deadline=time.time() - 5)
+    with pytest.raises(TurnedAway):
+        async with made.turn(made.job(late, range(10), 4, 1), late, range(10)):
+            raise AssertionError("it was served")
+    assert sum(made.turned_away.values()) == 1
+    assert made.waiting == 0
+
+
+def test_the_scheduler_is_told_whose_it_is_and_when_it_is_due(board: Board) -> None:
+    made = core(board)
+    job = made.job(claim(service_class=ServiceClass.BATCH), range(10), 4, 1)
+    told = made.told(job)
+    assert told.account == job.account
+    assert told.share == job.share < job.weight
+    assert told.first_token_by == job.first_token_by
+    assert type(told).of(told.extra()["domicile"]) == told
