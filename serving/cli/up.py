@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 DEFAULT_COUNTRIES = ("ee", "kr")
 POLL_S = 0.5
+NOT_PACED = (
+    "First come, first served: an organisation that floods makes the others wait, nobody is turned away early with a "
+    "time to come back, and steps do not keep the inter-token promise."
+)
 CountryOption = Annotated[
     list[str] | None, typer.Option("--country", "-c", metavar="CC", help="A country's code; may be repeated.")
 ]
@@ -176,9 +180,7 @@ def _converge(
     now = serve.states([one.code for one in countries])
     absent = [one for one in countries if now[one.code].phase in ("absent", "failed")]
     changed = [
-        one
-        for one in countries
-        if restart or one in absent or record.applied.get(one.code) != serve.fingerprint(one)
+        one for one in countries if restart or one in absent or record.applied.get(one.code) != serve.fingerprint(one)
     ]
     for one in absent:
         # Gateways share their port with one another, so the kernel would let them share it with a stranger too.
@@ -246,6 +248,9 @@ def _drain(cluster: LocalCluster, record: Record | None) -> None:
 
 
 def _greet(country: Country, key: str) -> None:
+    for model in country.models:
+        if model.engine.scheduler == "vllm":
+            errors.print(f"[yellow]{country.code}: {model.id} has scheduler: vllm.[/] {NOT_PACED}", soft_wrap=True)
     console.print(f"\n[bold]{country.english_name}[/] ({country.code})  {country.address}/v1")
     console.print(f"  key  {key}", soft_wrap=True)
     body = f'{{"model": "{country.models[0].id}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'

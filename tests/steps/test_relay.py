@@ -13,6 +13,7 @@ from time import monotonic
 
 import pytest
 
+from serving.engine.turnaway import OVER_SHARE, OVERLOADED, Turnaway
 from serving.errors import DomicileError, Reason
 from serving.placement import Replica
 from serving.replicas.claim import CellKey, Claim
@@ -133,6 +134,33 @@ async def test_with_503_everywhere_the_country_is_overloaded() -> None:
         assert caught.value.reason is Reason.SERVER_IS_OVERLOADED
         assert caught.value.retry_after_s
         assert len(found.heads) == MAX_ATTEMPTS
+
+
+def turned_away(status: int, retry_after_s: float) -> bytes:
+    return says(status, Turnaway(status, "over_share", retry_after_s).body())
+
+
+async def test_one_that_turns_a_request_away_is_not_the_only_one() -> None:
+    async with crowd(*[lambda count: turned_away(OVER_SHARE, 3.0) if count == 1 else says(200)] * 2) as found:
+        assert await found.answer() == b"hello"
+        assert all(replica.healthy for replica in found.table.replicas("m"))
+
+
+async def test_turned_away_everywhere_the_caller_is_told_when_the_first_takes_it() -> None:
+    replies = iter([turned_away(OVER_SHARE, 9.0), turned_away(OVERLOADED, 2.2), turned_away(OVER_SHARE, 4.0)])
+    async with crowd(*[lambda _: next(replies)] * 3) as found:
+        with pytest.raises(DomicileError) as caught:
+            await found.answer()
+        assert caught.value.reason is Reason.SERVER_IS_OVERLOADED
+        assert caught.value.retry_after_s == 3, "never sooner than was said"
+
+
+async def test_who_is_over_its_share_is_told_so() -> None:
+    async with crowd(lambda _: turned_away(OVER_SHARE, 0.3)) as found:
+        with pytest.raises(DomicileError) as caught:
+            await found.answer(stream=True)
+        assert caught.value.reason is Reason.RATE_LIMIT_EXCEEDED
+        assert (caught.value.reason.wire.status, caught.value.retry_after_s) == (429, 1)
 
 
 async def test_400_is_the_caller_s_and_is_asked_once() -> None:
