@@ -28,6 +28,9 @@ from serving.batching.steptime import Step, StepTime
 
 log = logging.getLogger(__name__)
 
+SPARE = 64
+SPENT_AT_ONCE = 0.8
+"""Of a step, what a stream that was served faster than promised bears beyond it, so that a prompt need not be split."""
 COMPANY_S = 10.0
 """Somebody who asked this recently may ask again before a long step ends."""
 
@@ -45,6 +48,7 @@ class FairScheduling:
         self._ledger = Ledger()
         self._present: set[Account] = set()
         self._seen: dict[Account, float] = {}
+        self._streams: dict[str, tuple[float, int]] = {}
         self._under_way: deque[tuple[SchedulerOutput, Step, float]] = deque()
         self._ended = 0.0
         path = settings.board()
@@ -89,7 +93,7 @@ class FairScheduling:
             decode_streams=len(decodes),
             decode_tokens=sum(_tokens(one) for one in decodes),
             context_tokens=context,
-            promised_s=min((_told(one).step_s for one in decodes), default=math.inf),
+            promised_s=min((self._allowed(one, now) for one in decodes), default=math.inf),
             company=len(self._seen) > 1 and not all(account.batch for account in self._seen),
             model=self._model,
             limits=self._limits,
@@ -100,6 +104,13 @@ class FairScheduling:
             own.waiting.clear()
             own.waiting.extend(sorted(waiting, key=lambda one: place[one.request_id]))
         return step_plan, {one.request_id for one in decodes}
+
+    def _allowed(self, request: Request, now: float) -> float:
+        """The longest step that this stream bears: its promise is about its mean, so what it saved may be spent."""
+        step_s = float(_told(request).step_s)
+        began, tokens = self._streams.setdefault(request.request_id, (now, int(request.num_tokens)))
+        saved = step_s * (int(request.num_tokens) - tokens) - (now - began)
+        return step_s + min(max(0.0, saved), SPENT_AT_ONCE * step_s)
 
     def _attend(self, requests: list[Request], prefilling: list[Request], now: float) -> None:
         """Who has prompts to prefill, for the ledger; who was here lately, for newcomers."""
@@ -113,6 +124,9 @@ class FairScheduling:
             self._seen[_told(one).account] = now
         for account in [name for name, at in self._seen.items() if now - at > COMPANY_S]:
             del self._seen[account]
+        if len(self._streams) > 2 * len(requests) + SPARE:
+            here = {one.request_id for one in requests}
+            self._streams = {name: stream for name, stream in self._streams.items() if name in here}
 
     def _note(self, output: SchedulerOutput, decoding: set[str], now: float) -> None:
         """Charge what was scheduled, and remember the step until it has run."""

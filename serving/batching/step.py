@@ -39,7 +39,7 @@ class Limits:
     its end."""
     chunk: int = 32
     """Prefill goes on by at least this many tokens a step, whatever the promise: else it would starve."""
-    debt: int = 512
+    debt: int = 64
     """Virtual tokens by which accounts may differ and still be taken in the order that is best for everybody."""
 
 

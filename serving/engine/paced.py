@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from uuid import uuid4
@@ -25,6 +26,8 @@ from tenants.country import Slo
 
 STALE_S = 0.005
 """How long a reading of the engine is good for: a step takes longer."""
+DEBT = 100.0
+"""Virtual tokens by which organisations may differ and still be taken by urgency: less than a short request costs."""
 PATIENCE = 3.0
 """A prompt whose prefill alone takes longer than was promised is due after so many times that: it is long, not late."""
 
@@ -39,14 +42,15 @@ class Core:
             cache_tokens: room of its KV cache.
             board: where its scheduler tells how it is.
         """
-        step_s = Orders.keeping(inter_token_s(slo)).step_s
         self._promises = {one: slo.promise(one) for one in ServiceClass}
-        self._bounds = Bounds(max_streams, inter_token_s(slo), step_s)
+        self._bounds = Bounds(max_streams, Orders.keeping(inter_token_s(slo)).step_s)
+        self._patient = Orders.keeping(self._promises[ServiceClass.BATCH].inter_token_s).step_s
+        self._pressing = 0
         self._board = board
         self._prefixes = Prefixes(cache_tokens)
         self._serial = count()
         self._known = (0.0, capacity(Reading(), self._bounds))
-        self._pacer = Pacer(Policy(self._known[1].speed), self.capacity)
+        self._pacer = Pacer(Policy(self._known[1].speed, debt=DEBT), self.capacity)
 
     @property
     def waiting(self) -> int:
@@ -67,7 +71,8 @@ class Core:
         at, known = self._known
         now = time.monotonic()
         if now - at > STALE_S:
-            known = capacity(self._board.read(), self._bounds)
+            step_s = self._bounds.step_s if self._pressing else max(self._patient, self._bounds.step_s)
+            known = capacity(self._board.read(), replace(self._bounds, step_s=step_s))
             self._known = now, known
         return known
 
@@ -98,6 +103,8 @@ class Core:
         Raises:
             TurnedAway: it has none. The ASGI call that it belongs to is answered accordingly.
         """
+        pressing = job.service_class is not ServiceClass.BATCH
+        self._pressing += pressing
         try:
             async with self._pacer.turn(job) as turn:
                 self._prefixes.add(claim.cache_salt, prompt)
@@ -107,6 +114,8 @@ class Core:
             status = OVER_SHARE if refusal.reason is Reason.OVER_SHARE else OVERLOADED
             turn_away(Turnaway(status, refusal.reason.value, refusal.retry_after_s or PATIENCE))
             raise TurnedAway(refusal.why) from refused
+        finally:
+            self._pressing -= pressing
 
     def told(self, job: Job) -> Told:
         """What the engine's scheduler has to know of it."""
