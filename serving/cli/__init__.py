@@ -12,6 +12,7 @@ from serving.cli.keys import key_app
 from serving.cli.loadtest import loadtest
 from serving.cli.models import models_app
 from serving.cli.organisations import org_app
+from serving.cli.simulate import simulate
 from serving.cli.status import status
 from serving.cli.up import down, up
 
@@ -28,6 +29,7 @@ app.command()(status)
 app.command()(doctor)
 app.command()(chat)
 app.command()(loadtest)
+app.command()(simulate)
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(models_app, name="models")

@@ -1,0 +1,160 @@
+"""An engine whose steps are planned as the scheduler plug-in does, :mod:`serving.batching.scheduler`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from random import Random
+from typing import TypeVar
+
+from serving.batching.board import Reading
+from serving.batching.jobs import Account
+from serving.batching.ledger import Ledger, virtual_tokens
+from serving.batching.simulation.engine import Engine
+from serving.batching.simulation.requests import Request
+from serving.batching.simulation.scenario import EngineSize, StepTiming
+from serving.batching.step import Limits, Prefill, plan
+from serving.batching.steptime import Step, StepTime
+
+Thing = TypeVar("Thing")
+
+COMPANY_S = 10.0
+"""Somebody who asked this recently may ask again before a long step ends."""
+SPENT_AT_ONCE = 0.8
+"""Of a step, what a stream that was served faster than promised bears beyond it."""
+PROFILE_PROMPTS = (8, 32, 64, 128, 16, 96)
+PROFILE_STREAMS = (1, 4, 8)
+PROFILE_ANSWER = 8
+"""What an engine is warmed with, in tokens, before it serves."""
+
+
+class FairEngine(Engine):
+    """Decodes first, prefill in fair order, as much of it as the step's time allows."""
+
+    def __init__(self, timing: StepTiming, size: EngineSize, rng: Random, *, step_s: float, learns: bool) -> None:
+        """
+        Args:
+            step_s: the longest step that keeps the strictest promise of those who do not wait.
+            learns: whether the step-time model is fitted to the steps, or is the truth.
+        """
+        super().__init__(timing, size, rng)
+        self.model = StepTime() if learns else self._truth
+        self._learns = learns
+        self._ledger = Ledger()
+        self._limits = Limits(tokens=size.max_num_batched_tokens, step_s=step_s)
+        self._prefilling: Counter[Account] = Counter()
+        self._streams: Counter[tuple[Account, float]] = Counter()
+        self._present: Counter[Account] = Counter()
+        self._seen: dict[Account, float] = {}
+        if learns:
+            self.longest_stretch = 1
+            self._profile()
+
+    def reading(self) -> Reading:
+        """What the scheduler tells the pacer after a step."""
+        known = self.model.coefficients
+        return Reading(
+            fixed_s=known.fixed_s,
+            prefill_token_s=known.prefill_token_s,
+            decode_stream_s=known.decode_stream_s,
+            context_token_s=known.context_token_s,
+            observations=self.model.observations if self._learns else 1,
+            decoding=self.last.decode_streams,
+            context_tokens=self.last.context_tokens,
+        )
+
+    def add(self, request: Request, now: float) -> None:
+        super().add(request, now)
+        account = request.account
+        if not self._prefilling[account]:
+            self._ledger.enter(account)
+        self._prefilling[account] += 1
+        self._present[account] += 1
+
+    def finish(self, now: float) -> tuple[list[Request], list[Request]]:
+        # From here on it is measured, as the scheduler measures it.
+        if self._learns:
+            self.model.observe(self._step, self._step_s)
+        for account in self._present:
+            self._seen[account] = now
+        return super().finish(now)
+
+    def _planned(self, now: float) -> list[tuple[Request, int]]:
+        begun = [_prefill(one, admitted=True) for one in self.begun]
+        waiting = [_prefill(one, admitted=False) for one in self.waiting]
+        planned = plan(
+            begun + waiting,
+            self._ledger.counter,
+            decode_streams=len(self.decoding),
+            decode_tokens=len(self.decoding),
+            context_tokens=self.context,
+            promised_s=min([_allowed(one, now) for one in self.decoding], default=math.inf),
+            company=self._company(now),
+            model=self.model,
+            limits=self._limits,
+        )
+        by_id = {one.id: one for one in (*self.begun, *self.waiting)}
+        order = [by_id[name] for name in planned.order]
+        return self._fill(order, planned.tokens - len(self.decoding), planned.held)
+
+    def _company(self, now: float) -> bool:
+        """Whether several organisations were about lately, not all of whom said that they can wait."""
+        for account in [name for name, at in self._seen.items() if now - at > COMPANY_S and name not in self._present]:
+            del self._seen[account]
+        about = self._seen.keys() | self._present.keys()
+        return len(about) > 1 and not all(account.batch for account in about)
+
+    def _prefill(self, one: Request, tokens: int, now: float) -> bool:
+        done = super()._prefill(one, tokens, now)
+        if done:
+            self._streams[one.account, one.share] += 1
+            self._prefill_left(one.account)
+        return done
+
+    def _left(self, request: Request) -> None:
+        account = request.account
+        if request.prefill_left:
+            self._prefill_left(account)
+        else:
+            _less(self._streams, (account, request.share))
+        _less(self._present, account)
+
+    def _prefill_left(self, account: Account) -> None:
+        _less(self._prefilling, account)
+        if account not in self._prefilling:
+            self._ledger.leave(account)
+
+    def _worked(self, chunks: Iterable[tuple[Request, int]], steps: int) -> None:
+        for one, tokens in chunks:
+            self._ledger.charge(one.account, virtual_tokens(tokens, 0, one.share))
+        if steps:
+            for (account, share), streams in self._streams.items():
+                self._ledger.charge(account, virtual_tokens(0, steps * streams, share))
+
+    def _profile(self) -> None:
+        for tokens in PROFILE_PROMPTS:
+            self._observe(Step(tokens, 0, 0))
+        for streams in PROFILE_STREAMS:
+            for answered in range(PROFILE_ANSWER - 1):
+                self._observe(Step(0, streams, streams * (PROFILE_PROMPTS[0] + answered)))
+
+    def _observe(self, step: Step) -> None:
+        self.model.observe(step, self._truth.predict(step) * self._noise())
+
+
+def _allowed(one: Request, now: float) -> float:
+    """The longest step that a stream bears: its promise is about its mean, so what it saved may be spent."""
+    saved = one.step_s * (one.answered - one.began_at) - (now - one.began)
+    return one.step_s + min(max(0.0, saved), SPENT_AT_ONCE * one.step_s)
+
+
+def _prefill(one: Request, *, admitted: bool) -> Prefill:
+    return Prefill(one.id, one.account, one.prefill_left, one.first_token_by, admitted)
+
+
+def _less(counter: Counter[Thing], thing: Thing) -> None:
+    """One less of it; what there is none of is not kept."""
+    counter[thing] -= 1
+    if not counter[thing]:
+        del counter[thing]

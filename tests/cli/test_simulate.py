@@ -1,0 +1,85 @@
+"""``domicile simulate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from serving.cli import app
+
+SMALL = """
+name: small
+duration_s: 5
+step_time: {fixed_s: 0.02, prefill_token_s: 0.001, decode_stream_s: 0.002}
+countries: [{code: ee}]
+organisations: [{id: acme}]
+traffic:
+  - organisations: acme
+    arrivals: {rate: 20}
+    lengths: {prompt: 100, output: 20}
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> str:
+    file = tmp_path / "small.yaml"
+    file.write_text(SMALL)
+    return str(file)
+
+
+def run(*words: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["simulate", *words], env={"COLUMNS": "250"})
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_scripts_get_the_same_bytes_again(small: str) -> None:
+    code, out, _ = run(small, "--json")
+    assert code == 0
+    assert run(small, "--json")[1] == out
+    assert run(small, "--json", "--seed", "9")[1] != out
+    (country,) = json.loads(out)["countries"]
+    assert (country["code"], country["classes"].keys()) == ("ee", {"standard"})
+    assert country["total"]["offered"] > 50
+    assert sum(country["total"]["refused"].values()) > 0
+
+
+def test_people_get_a_table(small: str) -> None:
+    code, out, _ = run(small)
+    assert code == 0
+    for word in ("ee × 1", "standard", "acme", "over_share", "busy"):
+        assert word in out
+
+
+def test_the_scheduler_and_the_duration_may_be_others(small: str) -> None:
+    ours, stock = (json.loads(run(small, "--json", "--scheduler", name)[1]) for name in ("fair", "vllm"))
+    assert stock["countries"][0]["total"]["refused"] == {}
+    assert ours["countries"][0]["total"]["refused"] != {}
+    short = json.loads(run(small, "--json", "--duration", "1")[1])
+    assert short["duration_s"] == 1.0
+    assert short["countries"][0]["total"]["offered"] < 50
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("overlaod",), "did you mean 'overload'"),
+        (("/nowhere/mine.yaml",), "cannot be read"),
+        (("overload", "--scheduler", "lottery"), "lottery"),
+        (("overload", "--duration", "0"), "duration"),
+    ],
+)
+def test_what_cannot_be_played_is_a_usage_error(words: tuple[str, ...], said: str) -> None:
+    code, _, err = run(*words)
+    assert code == 2
+    assert said in err
+
+
+def test_an_unknown_key_is_refused_with_a_suggestion(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(SMALL.replace("duration_s", "duration_ms"))
+    code, _, err = run(str(file))
+    assert code == 2
+    assert "did you mean 'duration_s'" in err
