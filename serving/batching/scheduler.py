@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -98,6 +99,10 @@ class FairScheduling:
             model=self._model,
             limits=self._limits,
         )
+        if any(one.sampling_params is not None and one.sampling_params.seed is not None for one in begun + waiting):
+            # vLLM 0.32 rewinds the generator of a seeded prompt that was split, which torch's on a CPU cannot: the
+            # engine would die of it. So the step has room for the whole of it.
+            step_plan = replace(step_plan, tokens=self._whole_budget)
         place = {name: index for index, name in enumerate(step_plan.order)}
         own.running = decodes + sorted(begun, key=lambda one: place[one.request_id])
         if len(waiting) > 1:
