@@ -7,7 +7,6 @@ Users and spawn rate say nothing here: how much is sent, and when, is the scenar
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -86,7 +85,7 @@ def prepare(environment: Environment, **_: Any) -> None:
             sys.exit(NO_RUN)
     if told.headless:
         # Locust listens to SIGTERM only once a headless run is over.
-        gevent.signal_handler(signal.SIGTERM, os.kill, os.getpid(), signal.SIGINT)
+        gevent.signal_handler(signal.SIGTERM, cast(Any, runner).quit)
 
 
 @events.test_start.add_listener  # type: ignore[untyped-decorator] # Locust's

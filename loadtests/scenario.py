@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from loadtests.record import Kind
 from tenants.country import Described, Listed, Seconds, Several, Share
-from tenants.document import read_mapping
-from tenants.errors import Problem, TenantError, explain, suggestion
+from tenants.document import find_shipped, read_as, shipped_in
+from tenants.errors import suggestion
 
 SCENARIOS = Path(__file__).with_name("scenarios")
 
@@ -232,23 +232,9 @@ def load_scenario(name_or_path: str) -> Scenario:
 
     Raises :class:`tenants.errors.TenantError` with all its problems.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        known = shipped()
-        if name_or_path not in known:
-            near = (
-                suggestion(name_or_path, known)
-                or f"; there are {', '.join(sorted(known))}, or give a path to a .yaml file"
-            )
-            raise TenantError(SCENARIOS, [Problem("", f"no scenario '{name_or_path}'{near}")])
-        path = known[name_or_path]
-    content = read_mapping(path)
-    try:
-        return Scenario.model_validate(content)
-    except ValidationError as error:
-        raise TenantError(path, explain(error, Scenario, "the scenario")) from error
+    return read_as(Scenario, find_shipped(name_or_path, SCENARIOS), "the scenario")
 
 
 def shipped() -> dict[str, Path]:
     """The scenarios that come with the distribution, by name."""
-    return {path.stem: path for path in sorted(SCENARIOS.glob("*.yaml"))}
+    return shipped_in(SCENARIOS)

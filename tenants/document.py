@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from tenants.errors import Problem, TenantError
+from tenants.errors import Problem, TenantError, explain, suggestion
+
+Model = TypeVar("Model", bound=BaseModel)
 
 MAX_BYTES = 256 * 1024
 
@@ -71,3 +75,34 @@ def read_mapping(path: Path) -> dict[object, object]:
     if not isinstance(content, dict):
         raise TenantError(path, [Problem("", "must be a mapping of keys to values")])
     return content
+
+
+def read_as(model: type[Model], path: Path, what: str) -> Model:
+    """A YAML file as a pydantic model. Raises :class:`TenantError` with all the problems of ``what`` it describes."""
+    content = read_mapping(path)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise TenantError(path, explain(error, model, what)) from error
+
+
+def shipped_in(folder: Path) -> dict[str, Path]:
+    """The YAML files that come with the distribution in a folder, by name."""
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_shipped(name_or_path: str, folder: Path) -> Path:
+    """A shipped file, by its name, or any file, by a path that says that it is YAML.
+
+    Raises:
+        TenantError: for a name of nothing in the folder.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    known = shipped_in(folder)
+    if name_or_path in known:
+        return known[name_or_path]
+    near = suggestion(name_or_path, known)
+    near = near or f"; there are {', '.join(sorted(known))}, or give a path to a .yaml file"
+    raise TenantError(folder, [Problem("", f"no {folder.name.removesuffix('s')} '{name_or_path}'{near}")])

@@ -7,11 +7,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Self
 
-from pydantic import ValidationError
-
 from tenants.country import WILDCARDS, Country
-from tenants.document import read_mapping
-from tenants.errors import Problem, TenantError, explain, suggestion
+from tenants.document import read_as
+from tenants.errors import Problem, TenantError, suggestion
 
 FILE_NAME = "tenant.yaml"
 
@@ -19,11 +17,7 @@ FILE_NAME = "tenant.yaml"
 def load_country(folder: Path) -> Country:
     """The country that ``<folder>/tenant.yaml`` describes. Raises :class:`TenantError` with all its problems."""
     path = folder / FILE_NAME
-    content = read_mapping(path)
-    try:
-        country = Country.model_validate(content)
-    except ValidationError as error:
-        raise TenantError(path, explain(error, Country, f"country {folder.name}")) from error
+    country = read_as(Country, path, f"country {folder.name}")
     if country.code != folder.name:
         message = f"is '{country.code}', yet the folder is called '{folder.name}'"
         raise TenantError(path, [Problem("code", message)])

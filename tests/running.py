@@ -57,7 +57,7 @@ class RunningCountry:
         return f"{self.address}/v1"
 
     def sdk(self, **options: object) -> OpenAI:
-        return OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0, timeout=120, **options)  # type: ignore[arg-type]
+        return OpenAI(**{"base_url": self.base_url, "api_key": self.key, "max_retries": 0, "timeout": 120, **options})  # type: ignore[arg-type]
 
     def http(self) -> httpx.Client:
         return httpx.Client(base_url=self.address, headers={"authorization": f"Bearer {self.key}"}, timeout=120)

@@ -12,6 +12,8 @@ AHEAD_S = 0.5
 """Prefill work that the engine may hold beside what it is doing: enough to be never idle, little to wait behind."""
 PREFILLS = 32
 """Prefills under way at most, where each is another account's: the scheduler takes them in fair order."""
+SLOW = 1.5
+"""A step with all streams may take so many times that with one, whatever was promised."""
 TYPICAL_CONTEXT = 256
 """Tokens of a stream in the KV cache, before any was seen."""
 
@@ -53,14 +55,18 @@ def capacity(reading: Reading, bounds: Bounds) -> Capacity:
 
 
 def _slots(model: StepTime, context: int, bounds: Bounds) -> int:
-    """The most streams whose decoding alone keeps within the step; one at least.
+    """The most streams whose decoding alone keeps within the step.
+
+    An engine too slow for the promise of even one stream takes as many as make it half as slow again: the promise is
+    broken either way, and one by one nobody would get a first token in time.
 
     Fewer would leave more to prefill, and keep newcomers waiting before the engine instead of in it: with the mix of
     published conversations that made the first token at half load half as slow again, and goodput no better.
     """
     one = model.predict(Step(0, 1, context))
     each = model.predict(Step(0, 2, 2 * context)) - one
-    fitting = bounds.max_streams if each <= 0 else 1 + int(min(max(0.0, bounds.step_s - one) / each, 1e9))
+    within = max(bounds.step_s, SLOW * one)
+    fitting = bounds.max_streams if each <= 0 else 1 + int(min((within - one) / each, 1e9))
     return max(1, min(bounds.max_streams, fitting))
 
 

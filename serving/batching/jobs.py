@@ -13,6 +13,8 @@ BATCH_SHARE = 0.05
 """What a batch job's weight is worth beside others: enough not to starve, too little to disturb."""
 MOST_TOKENS = 10**9
 """More than any prompt or answer has; a larger count is a mistake."""
+PATIENCE = 3.0
+"""A prompt whose prefill alone takes longer than was promised is due after so many times that: it is long, not late."""
 _WEIGHTS = (1e-6, 1e6)
 
 
@@ -27,6 +29,11 @@ class Reason(StrEnum):
     """It came too late to be of use."""
     IMPOSSIBLE = "impossible"
     """Not even an idle engine could keep its promise, or it makes no sense."""
+
+
+def due(arrived: float, first_token_s: float, alone_s: float) -> float:
+    """When the first token of a job is: as promised, or later where its prefill takes ``alone_s`` by itself."""
+    return arrived + max(first_token_s, PATIENCE * alone_s)
 
 
 class Account(NamedTuple):

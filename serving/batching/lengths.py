@@ -4,6 +4,8 @@ from __future__ import annotations
 
 PRIOR_TOKENS = 200.0
 """Before anything has ended: the mean answer of the Azure 2023 conversation trace has 211 tokens."""
+EXPECTED_AT_MOST = 256
+"""Of an answer, what a replica counts as outstanding at most: somewhat more than that mean."""
 MOST_ORGANISATIONS = 4096
 _PACE = 0.05
 _SHARED = ""

@@ -24,7 +24,8 @@ from serving.batching.ledger import Ledger, virtual_tokens
 from serving.batching.lengths import AnswerLengths
 from serving.batching.running import Running
 
-DEBT_TOKENS = 1000.0
+DEBT_TOKENS = 100.0
+"""Less than a short request costs: with more, a light organisation waits for more than one of a heavy one's jobs."""
 CANDIDATES = 6
 """How many accounts are compared for the next job at most."""
 CAUTION = 1.5

@@ -7,11 +7,9 @@ used here is held by ``tests/engine/test_scheduler_contract.py`` against the pin
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import deque
-from dataclasses import replace
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -24,16 +22,10 @@ from serving.batching.board import Board, Reading
 from serving.batching.jobs import Account
 from serving.batching.ledger import Ledger, virtual_tokens
 from serving.batching.orders import CONFIG, EXTRA, Orders, Told
-from serving.batching.step import Limits, Plan, Prefill, plan
+from serving.batching.step import COMPANY_S, Limits, Plan, Prefill, bearable_s, plan
 from serving.batching.steptime import Step, StepTime
 
-log = logging.getLogger(__name__)
-
 SPARE = 64
-SPENT_AT_ONCE = 0.8
-"""Of a step, what a stream that was served faster than promised bears beyond it, so that a prompt need not be split."""
-COMPANY_S = 10.0
-"""Somebody who asked this recently may ask again before a long step ends."""
 
 
 class FairScheduling:
@@ -99,10 +91,6 @@ class FairScheduling:
             model=self._model,
             limits=self._limits,
         )
-        if any(one.sampling_params is not None and one.sampling_params.seed is not None for one in begun + waiting):
-            # vLLM 0.32 rewinds the generator of a seeded prompt that was split, which torch's on a CPU cannot: the
-            # engine would die of it. So the step has room for the whole of it.
-            step_plan = replace(step_plan, tokens=self._whole_budget)
         place = {name: index for index, name in enumerate(step_plan.order)}
         own.running = decodes + sorted(begun, key=lambda one: place[one.request_id])
         if len(waiting) > 1:
@@ -111,11 +99,9 @@ class FairScheduling:
         return step_plan, {one.request_id for one in decodes}
 
     def _allowed(self, request: Request, now: float) -> float:
-        """The longest step that this stream bears: its promise is about its mean, so what it saved may be spent."""
-        step_s = float(_told(request).step_s)
+        """The longest step that this stream bears."""
         began, tokens = self._streams.setdefault(request.request_id, (now, int(request.num_tokens)))
-        saved = step_s * (int(request.num_tokens) - tokens) - (now - began)
-        return step_s + min(max(0.0, saved), SPENT_AT_ONCE * step_s)
+        return bearable_s(_told(request).step_s, int(request.num_tokens) - tokens, now - began)
 
     def _attend(self, requests: list[Request], prefilling: list[Request], now: float) -> None:
         """Who has prompts to prefill, for the ledger; who was here lately, for newcomers."""

@@ -11,7 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serving.batching.jobs import Account
-from serving.batching.steptime import StepTime
+from serving.batching.steptime import LEAST_CHUNK, StepTime
+
+COMPANY_S = 10.0
+"""Somebody who asked this recently may ask again before a long step ends."""
+SPENT_AT_ONCE = 0.8
+"""Of a step, what a stream that was served faster than promised bears beyond it, so that a prompt need not be split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,8 @@ class Limits:
     step_s: float
     """A step takes no longer where several are about, of whom somebody was promised something: a newcomer waits for
     its end."""
-    chunk: int = 32
-    """Prefill goes on by at least this many tokens a step, whatever the promise: else it would starve."""
+    chunk: int = LEAST_CHUNK
+    """Tokens by which prefill goes on in a step at least."""
     debt: int = 64
     """Virtual tokens by which accounts may differ and still be taken in the order that is best for everybody."""
 
@@ -84,6 +89,15 @@ def plan(
         least = min(limits.chunk, room)
         room = model.chunk(within, decode_streams, context_tokens, at_most=room, at_least=least)
     return Plan(tuple(one.id for one in ordered), held, decode_tokens + room)
+
+
+def bearable_s(step_s: float, tokens: int, elapsed_s: float) -> float:
+    """The longest step that a stream bears which got so many tokens in so long.
+
+    Its promise is about its mean time between tokens, so what it was served faster may be spent.
+    """
+    saved = step_s * tokens - elapsed_s
+    return step_s + min(max(0.0, saved), SPENT_AT_ONCE * step_s)
 
 
 def order(prefills: Sequence[Prefill], counter: Callable[[Account], float], debt: float) -> list[Prefill]:

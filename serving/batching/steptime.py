@@ -21,6 +21,10 @@ from serving.batching.jobs import Speed
 
 SHORTEST_S, LONGEST_S = 1e-6, 60.0
 """No step takes less or more: what does was a clock that jumped or a machine that slept."""
+PROFILE_PROMPTS = (8, 32, 64, 128, 16, 96)
+PROFILE_STREAMS = (1, 4, 8)
+PROFILE_ANSWER = 8
+"""Tokens with which an engine is warmed before it serves. All of it takes a slow CPU two or three seconds."""
 _KEEP = 0.998**0.5
 """Square root of how much an observation still weighs at the next one: half of it is forgotten in 350 steps..."""
 _KEEP_SHIFTED = 0.95**0.5
@@ -37,8 +41,8 @@ _BELIEVABLE = 8.0
 """Factor between measured and predicted beyond which a measurement is not believed..."""
 _INSISTENCE = 16
 """...unless so many in a row say so: then the engine is another, and learning starts anew."""
-_LEAST_PREFILL = 0.05
-"""Share of a step that is prefill's however many streams decode, as far as speeds are concerned."""
+LEAST_CHUNK = 32
+"""Prefill goes on by at least so many tokens a step, whatever was promised: else it would starve."""
 _ERROR_PACE = 0.02
 
 
@@ -171,8 +175,9 @@ class StepTime:
         known = self.coefficients
         full = self.predict(Step(0, slots, slots * context_tokens))
         beside = self.predict(Step(0, decode_streams, decode_streams * context_tokens)) if decode_streams else 0.0
-        # Beyond this the inter-token promise is broken anyway, and prefill goes on by the chunk it is left.
-        slowdown = within_s / max(within_s - beside, within_s * _LEAST_PREFILL) if within_s < math.inf else 1.0
+        # Where streams alone break the inter-token promise, prefill goes on by the least chunk all the same.
+        prefill = max(within_s - beside, LEAST_CHUNK * known.prefill_token_s)
+        slowdown = (beside + prefill) / prefill if 0 < prefill < math.inf else 1.0
         return Speed(
             prefill_s=known.prefill_token_s,
             answer_s=full / max(1, slots),

@@ -29,6 +29,7 @@ SCHEDULERS: Mapping[Device, str] = {
     "gpu": "serving.batching.scheduler.FairAsyncScheduler",
 }
 NUCLEUS = "serving.batching.nucleus:Nucleus"
+CPU_WORKER = "serving.engine.worker.SeededWorker"
 SWITCHES = ("switch", "nothing")
 
 
@@ -92,6 +93,7 @@ def arguments(model: Model, weights: str, slo: Slo = DEFAULT_SLO) -> dict[str, J
     if device(engine) == "cpu":
         # On GPUs vLLM's own sampling kernel is the fast one.
         chosen["logits_processors"] = [NUCLEUS]
+        chosen["worker_cls"] = CPU_WORKER
     return {**chosen, **engine.arguments}
 
 

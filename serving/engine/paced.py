@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from serving.batching.board import Board, Reading
 from serving.batching.capacity import Bounds, Capacity, capacity
-from serving.batching.jobs import Job, Reason
+from serving.batching.jobs import Job, Reason, due
 from serving.batching.orders import Orders, Told
 from serving.batching.pacer import Pacer, Refused, Turn
 from serving.batching.policy import Policy
@@ -24,12 +24,10 @@ from serving.engine.turnaway import OVER_SHARE, OVERLOADED, Turnaway, TurnedAway
 from serving.types import ServiceClass
 from tenants.country import Slo
 
+NO_HURRY_S = 3.0
+"""After which a request is asked again that no idle engine could serve as promised: others are faster, or later."""
 STALE_S = 0.005
 """How long a reading of the engine is good for: a step takes longer."""
-DEBT = 100.0
-"""Virtual tokens by which organisations may differ and still be taken by urgency: less than a short request costs."""
-PATIENCE = 3.0
-"""A prompt whose prefill alone takes longer than was promised is due after so many times that: it is long, not late."""
 
 
 class Core:
@@ -50,7 +48,7 @@ class Core:
         self._prefixes = Prefixes(cache_tokens)
         self._serial = count()
         self._known = (0.0, capacity(Reading(), self._bounds))
-        self._pacer = Pacer(Policy(self._known[1].speed, debt=DEBT), self.capacity)
+        self._pacer = Pacer(Policy(self._known[1].speed), self.capacity)
 
     @property
     def waiting(self) -> int:
@@ -91,7 +89,7 @@ class Core:
             cached_tokens=cached,
             answer_tokens=answer_tokens,
             arrived=now,
-            first_token_by=now + max(promise.first_token_s, PATIENCE * alone_s),
+            first_token_by=due(now, promise.first_token_s, alone_s),
             deadline=now + max(0.0, claim.deadline - time.time()),
             streams=streams,
         )
@@ -112,7 +110,7 @@ class Core:
         except Refused as refused:
             refusal = refused.refusal
             status = OVER_SHARE if refusal.reason is Reason.OVER_SHARE else OVERLOADED
-            turn_away(Turnaway(status, refusal.reason.value, refusal.retry_after_s or PATIENCE))
+            turn_away(Turnaway(status, refusal.reason.value, refusal.retry_after_s or NO_HURRY_S))
             raise TurnedAway(refusal.why) from refused
         finally:
             self._pressing -= pressing

@@ -37,9 +37,11 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from serving.batching.board import Reading
 from serving.batching.jobs import Reason
+from serving.batching.lengths import EXPECTED_AT_MOST
 from serving.batching.nucleus import PARAMETERS, take_over
 from serving.batching.orders import EXTRA
 from serving.batching.pacer import Turn
+from serving.batching.steptime import PROFILE_ANSWER, PROFILE_PROMPTS, PROFILE_STREAMS
 from serving.engine.arguments import DEFAULT_SLO, ArgumentsRefused, Description
 from serving.engine.grammars import GrammarGate, GrammarRefused
 from serving.engine.paced import Core, new_board
@@ -47,14 +49,6 @@ from serving.engine.port import ClaimFacts, EngineDead, EngineFacts, Load, guard
 from serving.engine.turnaway import TurnedAway, heeding
 from serving.settings import BOARD
 from tenants.country import Slo
-
-EXPECTED_ANSWER_TOKENS = 256
-"""What a request without a limit of its own is taken to need: the mean of published conversations is 211."""
-
-PROFILE_PROMPTS = (8, 32, 64, 128, 16, 96)
-PROFILE_STREAMS = (1, 4, 8)
-PROFILE_ANSWER = 8
-"""Tokens. All of it takes a slow CPU two or three seconds."""
 
 _WORD = "word"
 _OURS = (EXTRA, PARAMETERS)
@@ -78,6 +72,7 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
         await self._bound_grammar(sampling_params)
         salted = {**prompt, "cache_salt": claim.cache_salt}
         tokens = _expected_tokens(salted, sampling_params)
+        whole = sampling_params.output_kind is RequestOutputKind.FINAL_ONLY
         self.outstanding_tokens += tokens
         try:
             async with (
@@ -87,7 +82,8 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
                 async for output in outputs:
                     _refuse_abort(output)
                     turn(output)
-                    yield output
+                    if output.finished or not whole:
+                        yield output
         finally:
             self.outstanding_tokens -= tokens
 
@@ -205,7 +201,7 @@ def _refuse_abort(output: RequestOutput) -> None:
 
 def _expected_tokens(prompt: Mapping[str, Any], params: SamplingParams) -> int:
     ids = prompt.get("prompt_token_ids") or ()
-    answer: int = min(params.max_tokens or EXPECTED_ANSWER_TOKENS, EXPECTED_ANSWER_TOKENS) * params.n
+    answer: int = min(params.max_tokens or EXPECTED_AT_MOST, EXPECTED_AT_MOST) * params.n
     return len(ids) + answer
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from serving.batching.simulation import country, fair, front, requests
+from serving.batching.simulation import country
 from serving.batching.simulation.arrivals import shares, times
 from serving.batching.simulation.lengths import TRACES, quantile, sampler
 from serving.batching.simulation.scenario import Arrivals, Lengths
@@ -139,20 +139,6 @@ def test_a_file_s_mistakes_are_all_told(tmp_path: Path) -> None:
     assert "step_time.prefill_token_s: is required" in told
     with pytest.raises(TenantError, match="did you mean 'overload'"):
         load_scenario("overlod", SHIPPED)
-
-
-@pytest.mark.parametrize(
-    ("module", "names", "file"),
-    [
-        (front, ("DEBT", "PATIENCE"), "engine/paced.py"),
-        (fair, ("COMPANY_S", "SPENT_AT_ONCE"), "batching/scheduler.py"),
-        (fair, ("PROFILE_PROMPTS", "PROFILE_STREAMS", "PROFILE_ANSWER"), "engine/vllm.py"),
-        (requests, ("EXPECTED_ANSWER_TOKENS",), "engine/vllm.py"),
-    ],
-)
-def test_constants_are_those_of_the_running_core(module: Any, names: tuple[str, ...], file: str) -> None:
-    """They stand in modules that the simulator may not import, some of which import vLLM."""
-    assert {name: getattr(module, name) for name in names}.items() <= constants(SOURCE / file).items()
 
 
 def test_as_many_replicas_are_asked_as_the_gateway_asks() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.report import REPORTS, CannotMeasure, Report, summary
 
-BENCHES = ("clients", "gateway", "passthrough", "policy", "saturation", "startup")
+BENCHES = ("clients", "gateway", "goodput", "passthrough", "policy", "saturation", "startup")
 
 
 def options(arguments: list[str]) -> argparse.Namespace:

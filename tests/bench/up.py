@@ -19,6 +19,7 @@ import yaml
 
 from serving.cli.processes import ours
 from serving.settings import Settings
+from tenants.country import Slo
 from tests.bench.client import PATH
 from tests.bench.country import HOST, free_port
 from tests.bench.report import CannotMeasure
@@ -48,6 +49,15 @@ class Home:
         if done.returncode != 0:
             raise CannotMeasure(f"domicile {' '.join(arguments)}: {done.stderr[-2000:]}")
         return done.stdout
+
+    def promise(self, slo: Slo) -> None:
+        """What the countries promise from their next start on; what they promise a class stays."""
+        for file in self.countries.glob("*/tenant.yaml"):
+            described = yaml.safe_load(file.read_text())
+            told = {"first_token_s": slo.first_token_s, "inter_token_s": slo.inter_token_s}
+            file.write_text(
+                yaml.safe_dump({**described, "slo": {**described.get("slo", {}), **told}}, allow_unicode=True)
+            )
 
     def processes(self) -> list[psutil.Process]:
         return ours(self.path)

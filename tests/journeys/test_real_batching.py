@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(600)]
 
 FLOOD = 40
 LONG = "The sea was calm and the harbour full of ships. " * 100
+SEVERAL_STEPS = "The sea was calm and the harbour full of ships. " * 250
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -86,7 +87,7 @@ def test_a_flood_is_turned_away_before_it_was_begun_and_told_when_to_come_back(
             assert served.text.rstrip().endswith("data: [DONE]")
 
 
-def test_seeds_log_probabilities_and_n_keep_their_meaning(running_country: RunningCountry) -> None:
+def test_seeds_and_n_keep_their_meaning(running_country: RunningCountry) -> None:
     sdk = running_country.sdk()
 
     def drawn(**options: object) -> list[str]:
@@ -104,7 +105,29 @@ def test_seeds_log_probabilities_and_n_keep_their_meaning(running_country: Runni
     assert len(set(drawn(seed=7, top_p=0.95, n=3))) > 1
     greedy = drawn(seed=1, extra_body={"top_k": 1})
     assert greedy == drawn(seed=2, extra_body={"top_k": 1}), "of one token there is nothing to draw"
-    told = sdk.chat.completions.create(
+
+
+def test_a_seeded_prompt_of_several_steps_is_answered_and_its_seed_means_the_same(
+    running_country: RunningCountry,
+) -> None:
+    def drawn(seed: int) -> str:
+        answer = running_country.sdk().chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": SEVERAL_STEPS}],
+            max_tokens=16,
+            temperature=1.5,
+            seed=seed,
+        )
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens > 2048, "vLLM's own budget of a step"
+        return str(answer.choices[0].message.content)
+
+    assert drawn(seed=5) == drawn(seed=5), "the second is prefilled in other pieces, since the cache has most of it"
+    assert drawn(seed=5) != drawn(seed=6)
+
+
+def test_log_probabilities_are_as_the_model_said_them(running_country: RunningCountry) -> None:
+    told = running_country.sdk().chat.completions.create(
         model=MODEL,
         messages=[{"role": "user", "content": "Say yes."}],
         max_tokens=4,

@@ -14,19 +14,10 @@ from serving.batching.ledger import Ledger, virtual_tokens
 from serving.batching.simulation.engine import Engine
 from serving.batching.simulation.requests import Request
 from serving.batching.simulation.scenario import EngineSize, StepTiming
-from serving.batching.step import Limits, Prefill, plan
-from serving.batching.steptime import Step, StepTime
+from serving.batching.step import COMPANY_S, Limits, Prefill, bearable_s, plan
+from serving.batching.steptime import PROFILE_ANSWER, PROFILE_PROMPTS, PROFILE_STREAMS, Step, StepTime
 
 Thing = TypeVar("Thing")
-
-COMPANY_S = 10.0
-"""Somebody who asked this recently may ask again before a long step ends."""
-SPENT_AT_ONCE = 0.8
-"""Of a step, what a stream that was served faster than promised bears beyond it."""
-PROFILE_PROMPTS = (8, 32, 64, 128, 16, 96)
-PROFILE_STREAMS = (1, 4, 8)
-PROFILE_ANSWER = 8
-"""What an engine is warmed with, in tokens, before it serves."""
 
 
 class FairEngine(Engine):
@@ -144,9 +135,7 @@ class FairEngine(Engine):
 
 
 def _allowed(one: Request, now: float) -> float:
-    """The longest step that a stream bears: its promise is about its mean, so what it saved may be spent."""
-    saved = one.step_s * (one.answered - one.began_at) - (now - one.began)
-    return one.step_s + min(max(0.0, saved), SPENT_AT_ONCE * one.step_s)
+    return bearable_s(one.step_s, one.answered - one.began_at, now - one.began)
 
 
 def _prefill(one: Request, *, admitted: bool) -> Prefill:

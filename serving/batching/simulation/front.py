@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 
 from serving.batching.capacity import Bounds, Capacity, capacity
-from serving.batching.jobs import Job, Reason, Refusal
+from serving.batching.jobs import Job, Reason, Refusal, due
 from serving.batching.orders import Orders
 from serving.batching.policy import Policy
 from serving.batching.simulation.engine import Engine
@@ -15,11 +15,6 @@ from serving.batching.simulation.requests import Request
 from serving.batching.steptime import Step
 from serving.types import ServiceClass
 from tenants.country import Slo
-
-DEBT = 100.0
-"""Virtual tokens by which organisations may differ and still be taken by urgency."""
-PATIENCE = 3.0
-"""A prompt whose prefill alone takes longer than was promised is due after so many times that."""
 
 
 @dataclass(slots=True)
@@ -99,7 +94,7 @@ class Paced(Front):
         self._known: tuple[Step, bool] | None = None
         """What the room is of. A step that was like the one before leaves it as it was."""
         self._room = capacity(engine.reading(), self._bounds)
-        self._policy = Policy(self._room.speed, debt=DEBT)
+        self._policy = Policy(self._room.speed)
 
     @property
     def waiting(self) -> list[Request]:
@@ -176,7 +171,6 @@ def _presses(request: Request) -> bool:
 
 def _job(request: Request, now: float, prefill_s: float) -> Job:
     customer = request.customer
-    patience_s = max(customer.promise.first_token_s, PATIENCE * request.prompt_tokens * prefill_s)
     return Job(
         id=request.id,
         organisation=customer.organisation,
@@ -186,6 +180,6 @@ def _job(request: Request, now: float, prefill_s: float) -> Job:
         cached_tokens=0,
         answer_tokens=max(1, request.length.asked - request.answered),
         arrived=now,
-        first_token_by=now + patience_s,
+        first_token_by=due(now, customer.promise.first_token_s, request.prompt_tokens * prefill_s),
         deadline=request.deadline,
     )

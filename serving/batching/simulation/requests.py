@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from serving.batching.jobs import BATCH_SHARE, Account
+from serving.batching.lengths import EXPECTED_AT_MOST
 from serving.batching.orders import Orders
 from serving.batching.simulation.lengths import Length
 from serving.types import ServiceClass
 from tenants.country import Slo
 
-EXPECTED_ANSWER_TOKENS = 256
-"""Of an answer, what a replica counts as outstanding at most."""
 UNAVAILABLE = "unavailable"
 """Refused since no replica of the country is there. The other reasons are :class:`serving.batching.jobs.Reason`."""
 
@@ -112,7 +111,7 @@ class Request:
     @property
     def outstanding_tokens(self) -> int:
         """What choosing a replica counts it for while it is there."""
-        return self.length.prompt + min(self.length.asked, EXPECTED_ANSWER_TOKENS)
+        return self.length.prompt + min(self.length.asked, EXPECTED_AT_MOST)
 
     @property
     def first_token_s(self) -> float | None:

@@ -6,11 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pydantic import ValidationError
-
 from serving.batching.simulation.scenario import Scenario, Site
-from tenants.document import read_mapping
-from tenants.errors import Problem, TenantError, explain, suggestion
+from tenants.document import find_shipped, read_as, shipped_in
 from tenants.registry import find_country
 
 SCENARIOS = Path(__file__).parents[1] / "scenarios"
@@ -20,7 +17,7 @@ _WINTER_DAY = datetime(2026, 1, 15)
 
 def shipped() -> dict[str, Path]:
     """The scenarios that come with the distribution, by name."""
-    return {path.stem: path for path in sorted(SCENARIOS.glob("*.yaml"))}
+    return shipped_in(SCENARIOS)
 
 
 def load_scenario(name_or_path: str, countries: Path) -> Scenario:
@@ -32,21 +29,7 @@ def load_scenario(name_or_path: str, countries: Path) -> Scenario:
     Raises:
         TenantError: with all its problems.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        known = shipped()
-        if name_or_path not in known:
-            near = (
-                suggestion(name_or_path, known)
-                or f"; there are {', '.join(sorted(known))}, or give a path to a .yaml file"
-            )
-            raise TenantError(SCENARIOS, [Problem("", f"no scenario '{name_or_path}'{near}")])
-        path = known[name_or_path]
-    content = read_mapping(path)
-    try:
-        scenario = Scenario.model_validate(content)
-    except ValidationError as error:
-        raise TenantError(path, explain(error, Scenario, "the scenario")) from error
+    scenario = read_as(Scenario, find_shipped(name_or_path, SCENARIOS), "the scenario")
     return scenario.model_copy(update={"countries": tuple(_complete(site, countries) for site in scenario.countries)})
 
 

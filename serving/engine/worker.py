@@ -1,0 +1,44 @@
+"""vLLM's worker on CPUs, with seeds that survive a prompt split over several steps.
+
+A step that leaves part of a prompt for later samples a token for it all the same and throws it away; vLLM 0.32 then
+turns the request's random generator back by ``set_offset``. torch's generators on CPUs have no offset, so the engine
+dies of any seeded prompt longer than a step. Here such a row draws from the common generator instead: its own is never
+moved, and the same seed gives the same tokens however its prompt was split.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from vllm.v1.worker.cpu_worker import CPUWorker
+
+
+class SeededWorker(CPUWorker):  # type: ignore[misc] # mypy does not follow vllm
+    """Given to vLLM as ``worker_cls``, which it documents."""
+
+    def init_device(self) -> None:
+        super().init_device()
+        keep_generators(self.model_runner)
+
+
+def keep_generators(runner: Any) -> None:
+    """Put aside the generators of rows whose token is thrown away, from sampling until after the bookkeeping."""
+    sample, bookkeep = runner._sample, runner._bookkeeping_sync
+    aside: dict[int, Any] = {}
+
+    def sample_without(*args: Any, **kwargs: Any) -> Any:
+        generators = runner.input_batch.generators
+        if generators:
+            discarded = np.nonzero(runner.discard_request_mask.np[: runner.input_batch.num_reqs])[0]
+            aside.update({row: generators.pop(row) for row in discarded.tolist() if row in generators})
+        return sample(*args, **kwargs)
+
+    def bookkeep_and_return(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return bookkeep(*args, **kwargs)
+        finally:
+            runner.input_batch.generators.update(aside)
+            aside.clear()
+
+    runner._sample, runner._bookkeeping_sync = sample_without, bookkeep_and_return
