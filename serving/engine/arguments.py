@@ -29,7 +29,8 @@ SCHEDULERS: Mapping[Device, str] = {
     "gpu": "serving.batching.scheduler.FairAsyncScheduler",
 }
 NUCLEUS = "serving.batching.nucleus:Nucleus"
-CPU_WORKER = "serving.engine.worker.SeededWorker"
+CPU_WORKER = "serving.engine.worker.Worker"
+CPU_EXECUTOR = "serving.engine.executor.SleepingExecutor"
 SWITCHES = ("switch", "nothing")
 
 
@@ -94,6 +95,7 @@ def arguments(model: Model, weights: str, slo: Slo = DEFAULT_SLO) -> dict[str, J
         # On GPUs vLLM's own sampling kernel is the fast one.
         chosen["logits_processors"] = [NUCLEUS]
         chosen["worker_cls"] = CPU_WORKER
+        chosen["distributed_executor_backend"] = CPU_EXECUTOR
     return {**chosen, **engine.arguments}
 
 

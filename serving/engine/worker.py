@@ -1,4 +1,4 @@
-"""vLLM's worker on CPUs, with seeds that survive a prompt split over several steps.
+"""vLLM's worker on CPUs: it waits asleep, and seeds survive a prompt split over several steps.
 
 A step that leaves part of a prompt for later samples a token for it all the same and throws it away; vLLM 0.32 then
 turns the request's random generator back by ``set_offset``. torch's generators on CPUs have no offset, so the engine
@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 from vllm.v1.worker.cpu_worker import CPUWorker
 
+from serving.engine.executor import sleep_while_waiting
 
-class SeededWorker(CPUWorker):  # type: ignore[misc] # mypy does not follow vllm
+
+class Worker(CPUWorker):  # type: ignore[misc] # mypy does not follow vllm
     """Given to vLLM as ``worker_cls``, which it documents."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Its process makes its queues after it.
+        sleep_while_waiting()
+        super().__init__(*args, **kwargs)
 
     def init_device(self) -> None:
         super().init_device()
