@@ -9,7 +9,8 @@ from serving.batching.jobs import Room, Speed
 from serving.batching.steptime import Coefficients, Step, StepTime
 
 AHEAD_S = 0.5
-"""Prefill work that the engine may hold beside what it is doing: enough to be never idle, little to wait behind."""
+"""Prefill work that the engine may hold, at the pace that decoding leaves it: enough to be never idle, little to wait
+behind. In simulated overload, at the pace of an idle engine instead, a tenth of those let in were late."""
 PREFILLS = 32
 """Prefills under way at most, where each is another account's: the scheduler takes them in fair order."""
 SLOW = 1.5
@@ -50,7 +51,7 @@ def capacity(reading: Reading, bounds: Bounds) -> Capacity:
     slots = _slots(model, typical, bounds)
     decoding = min(round(reading.decoding), slots)
     speed = model.speed(slots, typical, decode_streams=decoding, within_s=bounds.step_s)
-    ahead = max(1, round(AHEAD_S / max(speed.prefill_s, 1e-9)))
+    ahead = max(1, round(AHEAD_S / max(speed.prefill_s * speed.slowdown, 1e-9)))
     return Capacity(slots, ahead, speed)
 
 

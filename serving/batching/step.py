@@ -11,8 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from serving.batching.jobs import Account
-from serving.batching.steptime import LEAST_CHUNK, StepTime
+from serving.batching.steptime import LEAST_CHUNK, Step, StepTime
 
+WORTH = 5.0
+"""A step takes at most so many times what it takes without prefill, whatever was promised: the fixed cost is a fifth of
+it then, so that more would gain little, and everybody who decodes would wait for it."""
 COMPANY_S = 10.0
 """Somebody who asked this recently may ask again before a long step ends."""
 SPENT_AT_ONCE = 0.8
@@ -84,7 +87,9 @@ def plan(
     waits = next((index for index, one in enumerate(ordered) if not one.admitted), len(ordered))
     held = frozenset(one.id for one in ordered[waits:] if one.admitted)
     room = max(0, limits.tokens - decode_tokens)
-    within = min(promised_s if decode_streams else math.inf, limits.step_s if company else math.inf)
+    within = limits.step_s if company else math.inf
+    if decode_streams:
+        within = min(within, promised_s, WORTH * model.predict(Step(0, decode_streams, context_tokens)))
     if within < math.inf:
         least = min(limits.chunk, room)
         room = model.chunk(within, decode_streams, context_tokens, at_most=room, at_least=least)

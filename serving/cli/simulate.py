@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from serving.batching.jobs import Reason
 from serving.batching.simulate import simulate as run
 from serving.batching.simulation.judge import CountryResult, Figures, Quantiles, Result
 from serving.batching.simulation.scenario import Scenario
@@ -18,8 +19,8 @@ from serving.settings import Settings
 from tenants.errors import TenantError
 
 HEADINGS = (
-    *("", "offered", "served", "refused", "expired", "failed", "in promise"),
-    *("first token s p50", "p95", "p99", "per token ms p50", "p95", "p99", "tokens/s in", "out"),
+    *("", "offered", "served", "429", "503", "late", "failed", "goodput"),
+    *("first token", "inter-token", "tokens/s"),
 )
 
 
@@ -52,37 +53,38 @@ def simulate(
 def _show(scenario: Scenario, result: Result) -> None:
     alone = len(result.countries) == 1
     emit_table(HEADINGS, [row for country in result.countries for row in _rows(country, alone)])
+    for country in result.countries:
+        note(f"{country.code}: busy {_share(country.utilisation)}, fairness {_plain(country.fairness)}")
+    note("Times are p50, p95 in s and ms; tokens those of prompts, answers. With --json: p99, and all organisations.")
     note(f"{result.scheduler}, seed {result.seed}, {result.duration_s:g} s of requests. {scenario.about}".strip())
 
 
 def _rows(country: CountryResult, alone: bool) -> Iterator[tuple[str, ...]]:
     """A country's lines; its organisations only where it is the only one. The JSON has all."""
     yield _row(f"{country.code} × {country.replicas}", country.total)
-    for name, figures in country.classes.items():
-        yield _row(f"  {name}", figures)
+    if len(country.classes) > 1:
+        for name, figures in country.classes.items():
+            yield _row(f"  {name}", figures)
     if alone:
         for name, figures in country.organisations.items():
             yield _row(f"    {name}", figures)
-    yield (f"  busy {_share(country.utilisation)}, fairness {_plain(country.fairness)}",)
 
 
 def _row(name: str, figures: Figures) -> tuple[str, ...]:
-    refused = ", ".join(f"{number} {reason}" for reason, number in figures.refused.items()) or "0"
-    counts = (figures.offered, figures.served, refused, figures.expired, figures.failed)
+    refused = (figures.refused.get(Reason.OVER_SHARE, 0), figures.refused.get(Reason.OVERLOADED, 0))
+    others = figures.expired + sum(figures.refused.values()) - sum(refused)
     return (
         name,
-        *map(str, counts),
+        *map(str, (figures.offered, figures.served, *refused, others, figures.failed)),
         _share(figures.goodput),
-        *_quantiles(figures.first_token_s, 1.0),
-        *_quantiles(figures.inter_token_s, 1e3),
-        f"{figures.prompt_tokens_per_s:.0f}",
-        f"{figures.answer_tokens_per_s:.0f}",
+        _quantiles(figures.first_token_s, 1.0),
+        _quantiles(figures.inter_token_s, 1e3),
+        f"{figures.prompt_tokens_per_s:.0f}, {figures.answer_tokens_per_s:.0f}",
     )
 
 
-def _quantiles(quantiles: Quantiles, unit: float) -> Iterator[str]:
-    for value in (quantiles.p50, quantiles.p95, quantiles.p99):
-        yield "–" if value is None else _three_digits(value * unit)
+def _quantiles(quantiles: Quantiles, unit: float) -> str:
+    return ", ".join("–" if value is None else _three_digits(value * unit) for value in (quantiles.p50, quantiles.p95))
 
 
 def _three_digits(value: float) -> str:

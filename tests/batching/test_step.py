@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.batching.jobs import Account
-from serving.batching.step import Limits, Plan, Prefill, order, plan
+from serving.batching.step import WORTH, Limits, Plan, Prefill, order, plan
 from serving.batching.steptime import Coefficients, StepTime
 
 LIMITS = Limits(tokens=2048, step_s=0.2, chunk=16, debt=100)
@@ -29,7 +29,12 @@ counters = st.fixed_dictionaries({Account(name): st.floats(0, 1e6) for name in "
 
 
 def a_plan(
-    them: list[Prefill], streams: int = 0, *, company: bool = False, counters: dict[Account, float] | None = None
+    them: list[Prefill],
+    streams: int = 0,
+    *,
+    company: bool = False,
+    counters: dict[Account, float] | None = None,
+    promised_s: float = PROMISED_S,
 ) -> Plan:
     served = counters or {}
     return plan(
@@ -38,7 +43,7 @@ def a_plan(
         decode_streams=streams,
         decode_tokens=streams,
         context_tokens=100 * streams,
-        promised_s=PROMISED_S,
+        promised_s=promised_s,
         company=company,
         model=MODEL,
         limits=LIMITS,
@@ -69,9 +74,15 @@ def test_nobody_decodes_and_nobody_else_is_about_so_the_whole_budget_is_used() -
 
 
 def test_beside_streams_a_step_keeps_their_promise() -> None:
-    made = a_plan([prefill("long", "a", 5000)], streams=10)
-    chunk = made.tokens - 10
-    assert 0.01 + 10e-3 + chunk * 1e-3 <= PROMISED_S < 0.01 + 10e-3 + (chunk + 1) * 1e-3
+    made = a_plan([prefill("long", "a", 5000)], streams=20)
+    chunk = made.tokens - 20
+    assert 0.01 + 20e-3 + chunk * 1e-3 <= PROMISED_S < 0.01 + 20e-3 + (chunk + 1) * 1e-3
+
+
+def test_a_generous_promise_is_not_used_up_where_that_would_gain_little() -> None:
+    made = a_plan([prefill("long", "a", 5000)], streams=2, promised_s=10.0)
+    alone_s = 0.01 + 2e-3
+    assert made.tokens - 2 == round((WORTH - 1) * alone_s / 1e-3)
 
 
 def test_where_others_are_about_a_step_ends_soon() -> None:

@@ -1,7 +1,8 @@
 """Goodput and fairness on the open-loop generator, against tuned stock vLLM with admission caps of its own.
 
-Three loads, each given to both sides in turn, with the same requests: half of the capacity, one and a half of it from
-steady and bursty organisations, and three light organisations beside one that floods with long prompts. Capacity is
+Four loads, each given to both sides in turn, with the same requests: half of the capacity, chats with a document now
+and then, one and a half of the capacity from steady and bursty organisations, and three light organisations beside one
+that floods with long prompts. Capacity is
 stock's, of 32 clients in a closed loop. A request is good when it was served as the country's tenant.yaml promises, and
 what that promises is chosen so that stock, uncapped, keeps it at half load: the tightest that it does.
 """
@@ -35,6 +36,7 @@ CLIENTS = 32
 LIMIT_S = 420.0
 LENGTHS = {"trace": "azure-conversation", "prompt_scale": 0.05, "output_scale": 0.1}
 FLOOD = {"prompt": 1200, "output": 16}
+DOCUMENT = {"prompt": 800, "output": 40}
 FLOOD_RATE = 2.0
 """Long prompts a second: about three times what two cores prefill of them."""
 CAPS = ("--max-num-queued-reqs", "12")
@@ -42,10 +44,10 @@ CAPS = ("--max-num-queued-reqs", "12")
 LIGHT = tuple(f"light-{number}" for number in range(1, 4))
 HEAVY = ("bursty-1", "bursty-2")
 NOISY = ("noisy",)
-KEPT = 0.975
-"""Share of stock's requests at half load that keep either of the two promises: 95% both, if they fail apart."""
-COARSE_S = {"first_token_s": 0.25, "inter_token_s": 0.01}
-"""To which multiple the promises are rounded up."""
+KEPT = 0.96
+"""Share of stock's requests at half load that keep the inter-token promise: 95% is what is asked for of both."""
+COARSE_S = 0.05
+"""To which multiple it is rounded up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One of the three."""
+    """One of them."""
 
     name: str
     phases: Callable[[float], list[dict[str, object]]]
@@ -119,7 +121,20 @@ def _flood(capacity: float) -> list[dict[str, object]]:
     return [_phase("flood", *light, flood)]
 
 
-LOADS = (Load("uniform", _uniform), Load("overload", _overload), Load("alone", _alone), Load("flood", _flood))
+def _mixed(capacity: float) -> list[dict[str, object]]:
+    """Chats, and somebody who reads documents: below the capacity, yet long prompts come between short answers."""
+    chats = [_stream(one, 0.1 * capacity) for one in LIGHT]
+    document = {"organisations": HEAVY[0], "kind": "document", "arrivals": {"rate": 0.15}, "lengths": DOCUMENT}
+    return [_phase("mixed", *chats, document)]
+
+
+LOADS = (
+    Load("uniform", _uniform),
+    Load("mixed", _mixed),
+    Load("overload", _overload),
+    Load("alone", _alone),
+    Load("flood", _flood),
+)
 
 
 def measure(options: argparse.Namespace) -> Report:
@@ -179,7 +194,8 @@ class Figures:
         tokens = _rate(_tokens)
         yield Number("flood: tokens in and out", "× stock", self.ratio("flood", tokens), 0.95, "higher")
         yield Number("flood: stock's light organisations", "share", self.each("stock", "flood", self.light))
-        yield Number("half load: inter-token p95", "× stock", self.ratio("uniform", _gap_p95), 0.7)
+        yield Number("mixed prompts: inter-token p95", "× stock", self.ratio("mixed", _gap_p95), 0.7)
+        yield Number("mixed prompts: tokens in and out", "× stock", self.ratio("mixed", tokens), 0.98, "higher")
         yield Number("half load: tokens in and out", "× stock", self.ratio("uniform", tokens), 0.98, "higher")
         first = self.ratio("uniform", lambda records: _first_token(records, 0.5))
         yield Number("half load: first token p50", "× stock", first, 1.05)
@@ -247,15 +263,9 @@ def _yardstick(at: Home, folder: Path) -> tuple[float, Slo]:
         served = [one for one in records if one.outcome is Outcome.FINISHED and seconds / 4 <= one.ended <= seconds]
         capacity = len(served) / (0.75 * seconds)
         half = side.run(folder / "promise", _uniform(capacity), seed=1)
-    return capacity, Slo(
-        first_token_s=_promised("first_token_s", [one.first_token_s for one in half]),
-        inter_token_s=_promised("inter_token_s", [one.inter_token_s for one in half]),
-    )
-
-
-def _promised(what: str, seen: Iterable[float | None]) -> float:
-    coarse = COARSE_S[what]
-    return coarse * math.ceil(_quantile([one for one in seen if one is not None], KEPT) / coarse)
+    kept = _quantile([one.inter_token_s for one in half if one.inter_token_s is not None], KEPT)
+    # The first token's promise is kept by everybody at half load; it stays what the shipped countries promise.
+    return capacity, Slo(inter_token_s=round(max(Slo().inter_token_s, COARSE_S * math.ceil(kept / COARSE_S)), 3))
 
 
 def _model(at: Home) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,10 +48,18 @@ def test_scripts_get_the_same_bytes_again(small: str) -> None:
 
 
 def test_people_get_a_table(small: str) -> None:
-    code, out, _ = run(small)
+    code, out, said = run(small)
     assert code == 0
-    for word in ("ee × 1", "standard", "acme", "over_share", "busy"):
-        assert word in out
+    headings, country, organisation = (re.split(r"\s{2,}", line.strip()) for line in out.splitlines())
+    assert country[0] == "ee × 1"
+    assert organisation[0] == "acme"
+    refused = json.loads(run(small, "--json")[1])["countries"][0]["total"]["refused"]
+    # The headings leave the first column out.
+    assert {name: int(country[1 + headings.index(name)]) for name in ("429", "503")} == {
+        "429": refused.get("over_share", 0),
+        "503": refused.get("overloaded", 0),
+    }
+    assert "busy" in said
 
 
 def test_the_scheduler_and_the_duration_may_be_others(small: str) -> None:
