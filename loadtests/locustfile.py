@@ -96,8 +96,8 @@ def start(environment: Environment, **_: Any) -> None:
     try:
         folder = Path(told.run_folder) if told.run_folder else None
         found = (Master if isinstance(runner, MasterRunner) else Alone)(environment, Order.of(told), folder)
-        _enlist(found)
         found.start()
+        _enlist(found)
     except (TenantError, OSError) as error:
         logger.error("%s", error)
         environment.process_exit_code = NO_RUN

@@ -27,6 +27,8 @@ class Book:
     def __init__(self, order: Order, plan: Plan, folder: Path | None, head_start_s: float) -> None:
         self.own = folder is None
         self.folder = folder or own_folder(order)
+        # What is recorded of a load is nobody else's business.
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.clock = read_clock(self.folder, head_start_s)
         self.salt = _salt(self.folder)
         self._phases = [] if order.only_capacity else list(plan.schedule.phases)

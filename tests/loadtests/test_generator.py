@@ -65,7 +65,6 @@ def write(folder: Path, ports: dict[str, int], *traffic: dict[str, Any], duratio
     targets = folder / "targets.json"
     targets.write_text(json.dumps({"sides": [{"name": "domicile", "countries": countries}]}))
     targets.chmod(0o600)
-    (folder / "run").mkdir(exist_ok=True)
     files = ["--scenario", str(folder / "scenario.yaml"), "--targets", str(targets)]
     return [*files, "--run-folder", str(folder / "run")]
 
