@@ -199,7 +199,8 @@ def _embedded_integer(digits: str) -> int | _OutOfRange:
 
 
 _KINDS = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"} | {
-    type(None): "null"
+    type(None): "null",
+    _OutOfRange: "number",
 }
 _FAST = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
 _CAREFUL = json.JSONDecoder(

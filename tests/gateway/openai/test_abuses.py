@@ -64,7 +64,7 @@ class TestRow13InvalidJson:
 
 @EVERYWHERE
 class TestRow14NotAnObject:
-    @pytest.mark.parametrize("raw", [b"[]", b"null", b"1", b'"x"', b"true", b"1.5"])
+    @pytest.mark.parametrize("raw", [b"[]", b"null", b"1", b'"x"', b"true", b"1.5", b"9223372036854775808", b"NaN"])
     def test_refused(self, endpoint: Endpoint, raw: bytes) -> None:
         assert refusal(endpoint, raw).reason is Reason.BODY_NOT_OBJECT
 
