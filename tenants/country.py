@@ -146,6 +146,10 @@ class Engine(Described):
     """vllm: first come, first served, without fair shares between organisations, early refusals or steps that keep the
     inter-token promise."""
 
+    linear: Literal["packed", "vllm"] = "packed"
+    """On CPUs. packed: where the weights of a model computed in float32 are numbers of bfloat16, they are kept as such
+    and widened while computing, which is faster and as exact. vllm: its own layers."""
+
     tensor_parallel_size: Count = 1
     pipeline_parallel_size: Count = 1
 

@@ -9,13 +9,9 @@ All compiled code is in this file, as numba's cache is valid until this file cha
 
 from __future__ import annotations
 
-import logging
-import os
 import threading
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import torch
 from numba import get_thread_id, prange
@@ -23,8 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.nucleus import reference
-
-log = logging.getLogger(__name__)
+from kernels.threads import Launching, compiled, threads, warn_of_few
 
 BLOCK = 64
 SAMPLED = 32
@@ -53,7 +48,6 @@ _REACHES = (np.float32(3.0), np.float32(6.0), np.float32(12.0), np.float32(np.in
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Batch(NamedTuple):
@@ -77,27 +71,18 @@ class _Scratch(NamedTuple):
     bins: Longs
 
 
-def _compiled(function: F, **options: bool) -> F:
-    """Compiled at its first call. Fast-math stays off: it would contract products and sums (README.md)."""
-    chosen = {"nogil": True, "error_model": "numpy", **options}
-    try:
-        return cast(F, numba.njit(cache=True, **chosen)(function))
-    except RuntimeError:  # there is no folder that numba may write
-        return cast(F, numba.njit(**chosen)(function))
-
-
-@_compiled
+@compiled
 def _key(bits: Any) -> Any:
     """An integer in the order of the floats with these bits; -0.0 and 0.0 have the same."""
     return bits if bits >= 0 else np.int32(_INT_MIN - bits)
 
 
-@_compiled
+@compiled
 def _float(key: Any) -> Any:
     return np.int32(key if key >= 0 else _INT_MIN - key).view(np.float32)
 
 
-@_compiled
+@compiled
 def _weight(logit: Any, top: Any) -> Any:
     """As :func:`kernels.nucleus.reference.weights`, operation by operation."""
     distance = logit - top
@@ -114,7 +99,7 @@ def _weight(logit: Any, top: Any) -> Any:
     return (np.int64(np.int32(power * _MANTISSA)) << _SHIFT) >> np.int64(halvings)
 
 
-@_compiled
+@compiled
 def _largest(bits: Ints, tops: Ints) -> Any:
     """The largest key of each block into ``tops``; returned is the largest of all, above +inf's where a NaN is."""
     top, worst = np.int32(_INT_MIN), np.int32(0)
@@ -132,7 +117,7 @@ def _largest(bits: Ints, tops: Ints) -> Any:
     return worst if worst > _INFINITE else top
 
 
-@_compiled
+@compiled
 def _masses(logits: Floats, tops: Ints, floor: Any, ceiling: Any, top: Any) -> Any:
     """The weight of all whose key is at least ``floor``, and of those among them at ``ceiling`` and above."""
     total, above = np.int64(0), np.int64(0)
@@ -147,7 +132,7 @@ def _masses(logits: Floats, tops: Ints, floor: Any, ceiling: Any, top: Any) -> A
     return total, above
 
 
-@_compiled
+@compiled
 def _gather(bits: Ints, tops: Ints, floor: Any, ceiling: Any, keys: Ints) -> Any:
     """The keys from ``floor`` up to and without ``ceiling`` into ``keys``; returned is how many."""
     found: Any = 0
@@ -162,7 +147,7 @@ def _gather(bits: Ints, tops: Ints, floor: Any, ceiling: Any, keys: Ints) -> Any
     return found
 
 
-@_compiled
+@compiled
 def _weigh(keys: Ints, found: int, top: Any, weights: Longs) -> Any:
     total = np.int64(0)
     for place in range(found):
@@ -171,7 +156,7 @@ def _weigh(keys: Ints, found: int, top: Any, weights: Longs) -> Any:
     return total
 
 
-@_compiled
+@compiled
 def _select(keys: Ints, weights: Longs, found: int, weighted: bool, need: Any, bins: Longs) -> Any:
     """The key at which the weight, from the largest key down, reaches ``need``; the weight above; how many have it.
 
@@ -203,7 +188,7 @@ def _select(keys: Ints, weights: Longs, found: int, weighted: bool, need: Any, b
         found = kept
 
 
-@_compiled
+@compiled
 def _drop_below(bits: Ints, tops: Ints, floor: Any) -> None:
     for block in range(len(tops)):
         part = bits[block * BLOCK : (block + 1) * BLOCK]
@@ -214,7 +199,7 @@ def _drop_below(bits: Ints, tops: Ints, floor: Any) -> None:
                 part[place] = part[place] if _key(part[place]) >= floor else _NOTHING_BITS
 
 
-@_compiled
+@compiled
 def _drop_first(bits: Ints, tops: Ints, key: Any, number: int) -> None:
     """The first ``number`` of those with this key."""
     for block in range(len(tops)):
@@ -227,14 +212,14 @@ def _drop_first(bits: Ints, tops: Ints, key: Any, number: int) -> None:
                     number -= 1
 
 
-@_compiled
+@compiled
 def _needed(total: Any, quota: Any) -> Any:
     """How much of ``total`` must be kept where ``quota`` of it may be dropped: exact, and at least 1."""
     dropped = quota * (total >> _QUOTA_BITS) + ((quota * (total & _QUOTA_MASK)) >> _QUOTA_BITS)
     return max(total - dropped, np.int64(1))
 
 
-@_compiled
+@compiled
 def _guess(bits: Ints, floor: Any, top: Any, quota: Any, slack: Any, keys: Ints, weights: Longs, bins: Longs) -> Any:
     """The key at which one in ``SAMPLED`` logits reach what is needed of their weight and ``slack`` 1/32 of it more."""
     found = 0
@@ -248,7 +233,7 @@ def _guess(bits: Ints, floor: Any, top: Any, quota: Any, slack: Any, keys: Ints,
     return _select(keys, weights, found, True, need, bins)[0]
 
 
-@_compiled
+@compiled
 def _nucleus(
     logits: Floats,
     bits: Ints,
@@ -288,7 +273,7 @@ def _nucleus(
     return floor, max(0, found - (need - above - more + each - 1) // each)
 
 
-@_compiled
+@compiled
 def _one_row(batch: _Batch, row: int, scratch: _Scratch, thread: int) -> None:
     span = slice(row * batch.stride, row * batch.stride + batch.size)
     logits, bits = batch.logits[span], batch.bits[span]
@@ -322,7 +307,7 @@ def _one_row(batch: _Batch, row: int, scratch: _Scratch, thread: int) -> None:
         _drop_first(bits, tops, floor, spared)
 
 
-@_compiled
+@compiled
 def _one_after_another(batch: _Batch, rows: Longs, scratch: _Scratch) -> None:
     for row in rows:
         _one_row(batch, row, scratch, 0)
@@ -333,12 +318,9 @@ def _each_by_a_thread(batch: _Batch, rows: Longs, scratch: _Scratch) -> None:
         _one_row(batch, rows[turn], scratch, get_thread_id())
 
 
-_in_parallel = _compiled(_each_by_a_thread, parallel=True)
+_in_parallel = compiled(_each_by_a_thread, parallel=True)
 
 _held = threading.local()
-_one_at_a_time = threading.Lock()
-"""Where there is no OpenMP library, numba's own threads end a process that uses them from two of its threads."""
-_launched_in: int | None = None
 
 
 def apply(
@@ -356,13 +338,12 @@ def apply(
     (height, size), stride = logits.shape, logits.stride(0)
     flat = logits.as_strided(((height - 1) * stride + size,), (1,)).numpy()
     batch = _Batch(flat, flat.view(np.int32), stride, size, count, gap, quota)
-    threads = _threads(len(rows))
-    scratch = _scratch(threads, size)
-    if threads == 1:
+    shares = threads(len(rows))
+    scratch = _scratch(shares, size)
+    if shares == 1:
         _one_after_another(batch, rows, scratch)
     else:
-        with _one_at_a_time:
-            numba.set_num_threads(threads)
+        with Launching(shares):
             _in_parallel(batch, rows, scratch)
     return logits
 
@@ -380,28 +361,9 @@ def _scratch(threads: int, size: int) -> _Scratch:
     return held
 
 
-def _threads(rows: int) -> int:
-    """As many as torch uses: with its OpenMP library preloaded they are the same threads, on the cores given to it."""
-    global _launched_in
-    wanted = cast(int, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, rows))
-    # OpenMP's threads do not live on in a forked child, and numba's layer ends a process that asks for them there.
-    if wanted == 1 or _launched_in not in (None, os.getpid()):
-        return 1
-    if _launched_in is None:
-        _launched_in = os.getpid()
-        numba.config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
-    return wanted
-
-
 def warm() -> None:
     """Compile everything, or load it from numba's cache, and start the threads. Takes seconds the first time."""
-    if torch.get_num_threads() > numba.config.NUMBA_NUM_THREADS:
-        # OpenMP may have pinned the thread that then imported numba, which takes its one core for all there are.
-        log.warning(
-            "numba has %d threads and torch %d: set NUMBA_NUM_THREADS before the process starts",
-            numba.config.NUMBA_NUM_THREADS,
-            torch.get_num_threads(),
-        )
+    warn_of_few()
     for rows in (1, 2):
         logits = torch.zeros(rows, 2 * BLOCK)
         apply(logits, top_k=torch.full((rows,), 2), top_p=torch.full((rows,), 0.5), min_p=torch.full((rows,), 0.1))

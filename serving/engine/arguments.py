@@ -31,6 +31,9 @@ SCHEDULERS: Mapping[Device, str] = {
 NUCLEUS = "serving.batching.nucleus:Nucleus"
 CPU_WORKER = "serving.engine.worker.Worker"
 CPU_EXECUTOR = "serving.engine.executor.SleepingExecutor"
+LINEAR = "domicile_linear"
+"""Key in vLLM's ``additional_config``: which linear layers were chosen, for the worker. What vLLM compiled for the one
+is not taken for the other's, since this dictionary is part of what it is found by."""
 SWITCHES = ("switch", "nothing")
 
 
@@ -88,14 +91,18 @@ def arguments(model: Model, weights: str, slo: Slo = DEFAULT_SLO) -> dict[str, J
     elif engine.tensor_parallel_size * engine.pipeline_parallel_size > 1:
         # Workers join the replica's placement group, whose bundles carry the country's label.
         chosen["distributed_executor_backend"] = "ray"
+    additional: dict[str, JsonValue] = {}
     if engine.scheduler == "fair":
         chosen["scheduler_cls"] = SCHEDULERS[device(engine)]
-        chosen["additional_config"] = Orders.keeping(inter_token_s(slo)).config()
+        additional |= Orders.keeping(inter_token_s(slo)).config()
     if device(engine) == "cpu":
+        additional[LINEAR] = engine.linear
         # On GPUs vLLM's own sampling kernel is the fast one.
         chosen["logits_processors"] = [NUCLEUS]
         chosen["worker_cls"] = CPU_WORKER
         chosen["distributed_executor_backend"] = CPU_EXECUTOR
+    if additional:
+        chosen["additional_config"] = additional
     return {**chosen, **engine.arguments}
 
 

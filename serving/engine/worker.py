@@ -1,4 +1,4 @@
-"""vLLM's worker on CPUs: it waits asleep, and seeds survive a prompt split over several steps.
+"""vLLM's worker on CPUs: it waits asleep, its layers are faster, and seeds survive a prompt split over several steps.
 
 A step that leaves part of a prompt for later samples a token for it all the same and throws it away; vLLM 0.32 then
 turns the request's random generator back by ``set_offset``. torch's generators on CPUs have no offset, so the engine
@@ -14,6 +14,7 @@ import numpy as np
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from serving.engine.executor import sleep_while_waiting
+from serving.engine.layers import prepare_layers
 
 
 class Worker(CPUWorker):  # type: ignore[misc] # mypy does not follow vllm
@@ -27,6 +28,10 @@ class Worker(CPUWorker):  # type: ignore[misc] # mypy does not follow vllm
     def init_device(self) -> None:
         super().init_device()
         keep_generators(self.model_runner)
+
+    def load_model(self, **kwargs: Any) -> None:
+        prepare_layers(self.vllm_config)
+        super().load_model(**kwargs)
 
 
 def keep_generators(runner: Any) -> None:

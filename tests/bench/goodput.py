@@ -4,7 +4,8 @@ Four loads, each given to both sides in turn, with the same requests: half of th
 and then, one and a half of the capacity from steady and bursty organisations, and three light organisations beside one
 that floods with long prompts. Capacity is
 stock's, of 32 clients in a closed loop. A request is good when it was served as the country's tenant.yaml promises, and
-what that promises is chosen so that stock, uncapped, keeps it at half load: the tightest that it does.
+what that promises is chosen so that stock, uncapped, keeps it at half load: the tightest that it does. Every run stays
+under ``goodput/`` beside the report, to be looked into.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -140,7 +142,8 @@ LOADS = (
 def measure(options: argparse.Namespace) -> Report:
     rounds = options.rounds or ROUNDS
     with home(CODE) as at:
-        folder = at.path / "runs"
+        folder = options.reports / "goodput"
+        shutil.rmtree(folder, ignore_errors=True)
         capacity, promise = _yardstick(at, folder)
         at.promise(promise)
         seen = _seen(at, folder, capacity, rounds)

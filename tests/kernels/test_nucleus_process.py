@@ -1,4 +1,4 @@
-"""The compiled kernel within a process: its scratch, its threads, its cache, and what is left of it after a fork."""
+"""The compiled kernel within a process: its scratch, its threads, and what is left of it after a fork."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
-import numpy as np
 import pytest
 import torch
 
+from kernels import threads as launched
 from kernels.nucleus import cpu, reference
 from tests.kernels.rows import KINDS, batch, full, same
 
@@ -67,30 +67,8 @@ def test_one_thread_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert same(cpu.apply(batch("real", 4, 3000), **WANTED), expected("real"))
 
 
-def test_without_a_folder_for_the_cache_it_compiles_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = numba.njit, []
-
-    def njit(**options: Any) -> Any:
-        asked.append(options)
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return real(**options)
-
-    monkeypatch.setattr(numba, "njit", njit)
-    assert cpu._compiled(lambda one: one + 1)(np.int64(1)) == 2
-    assert [options.get("cache", False) for options in asked] == [True, False]
-
-
 def test_warming_starts_the_threads() -> None:
     cpu.warm()
     if torch.get_num_threads() > 1 and len(os.sched_getaffinity(0)) > 1:
-        assert cpu._launched_in == os.getpid()
+        assert launched._launched_in == os.getpid()
         assert numba.threading_layer() in ("omp", "workqueue")
-
-
-def test_cores_that_numba_does_not_know_of_are_mentioned(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: numba.config.NUMBA_NUM_THREADS + 1)
-    cpu.warm()
-    assert "set NUMBA_NUM_THREADS" in caplog.text

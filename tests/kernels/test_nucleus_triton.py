@@ -5,28 +5,13 @@ In processes of their own, since Triton decides at import whether it interprets.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.kernels.processes import run
+
 pytest.importorskip("triton")
-ROOT = Path(__file__).parents[2]
-
-
-def run(module: str, *arguments: str, **environment: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
 
 
 @pytest.mark.timeout(600)

@@ -1,0 +1,175 @@
+"""Packed linear layers on CPUs: a tile of sums in registers, written in LLVM's terms, parallel over tiles by numba.
+
+A panel of ``WIDTH`` outputs is read front to back, input by input. Each of its vectors of bfloat16 is widened (a shift
+by 16 bits) and multiplied with up to ``HEIGHT`` rows of the inputs, whose sums stay in registers until the panel ends.
+numba would spill such a tile: loops that it unrolls become arrays. So the tile is built as LLVM instructions, one
+function with a case for each number of rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+from torch import Tensor
+
+from kernels.linear.reference import Packed, check, narrowed
+from kernels.threads import Launching, compiled, threads
+
+# What numba compiles for, which NUMBA_CPU_FEATURES may narrow. The key of its cache says the same: a tile of another
+# shape, left by another CPU that shares the folder, is never loaded.
+_WIDE = "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+LANES = 16 if _WIDE else 8
+"""Numbers in a vector: 512 bits where the CPU has them. What has less than 256 is served by pairs of its own."""
+VECTORS, HEIGHT = (3, 9) if _WIDE else (2, 6)
+"""Of sums, in registers: 27 of AVX-512's 32 and 12 of AVX2's 16. The rest holds the weights and an input. On a Zen 4,
+3 by 9 was the fastest of 4 by 6, 3 by 8, 2 by 12 and 2 by 14."""
+WIDTH = VECTORS * LANES
+
+_F32, _I64 = ir.FloatType(), ir.IntType(64)
+_FLOATS = ir.VectorType(_F32, LANES)
+_HALVES = ir.VectorType(ir.IntType(16), LANES)
+_WORDS = ir.VectorType(ir.IntType(32), LANES)
+
+
+@intrinsic  # type: ignore[untyped-decorator] # numba has no types
+def _tile(typing: Any, inputs: Any, panel: Any, outputs: Any, columns: Any, stride: Any, rows: Any) -> tuple[Any, Any]:
+    """``rows`` (1 to HEIGHT) times a panel. Addresses, then ``columns`` of the inputs and ``stride`` of the outputs."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        *places, height = arguments
+        after = builder.append_basic_block("after")
+        cases = builder.switch(height, after)
+        for count in range(1, HEIGHT + 1):
+            block = builder.append_basic_block(f"rows{count}")
+            cases.add_case(ir.Constant(_I64, count), block)
+            builder.position_at_end(block)
+            _sums(builder, count, *places)
+            builder.branch(after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), generate
+
+
+def _sums(builder: Any, rows: int, inputs: Any, panel: Any, outputs: Any, columns: Any, stride: Any) -> None:
+    """Write the loop over the columns, for so many rows."""
+
+    def at(address: Any, offset: Any, kind: Any) -> Any:
+        return builder.inttoptr(builder.add(address, offset), kind.as_pointer())
+
+    def number(value: int) -> Any:
+        return ir.Constant(_I64, value)
+
+    fused = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), f"llvm.fma.v{LANES}f32"
+    )
+    lines = [builder.add(inputs, builder.mul(columns, number(4 * row))) for row in range(rows)]
+    before, loop = builder.block, builder.append_basic_block("column")
+    end = builder.append_basic_block("end")
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    column = builder.phi(_I64)
+    sums = [[builder.phi(_FLOATS) for _ in range(VECTORS)] for _ in range(rows)]
+    weights = []
+    for vector in range(VECTORS):
+        offset = builder.add(builder.mul(column, number(2 * WIDTH)), number(2 * LANES * vector))
+        halves = builder.load(at(panel, offset, _HALVES), align=2)
+        words = builder.shl(builder.zext(halves, _WORDS), ir.Constant(_WORDS, [16] * LANES))
+        weights.append(builder.bitcast(words, _FLOATS))
+    grown: list[list[Any]] = []
+    for line in lines:
+        single = builder.load(at(line, builder.mul(column, number(4)), _F32), align=4)
+        first = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), single, ir.Constant(ir.IntType(32), 0))
+        spread = builder.shuffle_vector(first, ir.Constant(_FLOATS, ir.Undefined), ir.Constant(_WORDS, [0] * LANES))
+        own = sums[len(grown)]
+        grown.append([builder.call(fused, [spread, weights[v], own[v]]) for v in range(VECTORS)])
+    following = builder.add(column, number(1))
+    column.add_incoming(number(0), before)
+    column.add_incoming(following, loop)
+    for row in range(rows):
+        for vector in range(VECTORS):
+            sums[row][vector].add_incoming(ir.Constant(_FLOATS, [0.0] * LANES), before)
+            sums[row][vector].add_incoming(grown[row][vector], loop)
+    builder.cbranch(builder.icmp_unsigned("<", following, columns), loop, end)
+
+    builder.position_at_end(end)
+    for row in range(rows):
+        line = builder.add(outputs, builder.mul(stride, number(4 * row)))
+        for vector in range(VECTORS):
+            builder.store(grown[row][vector], at(line, number(4 * LANES * vector), _FLOATS), align=4)
+
+
+@compiled
+def _part(inputs: int, weight: int, outputs: int, rows: int, columns: int, panels: int, first: int, last: int) -> None:
+    """Tiles ``first`` to ``last``, counted panel by panel: a panel's tiles are one thread's as far as can be."""
+    blocks = (rows + HEIGHT - 1) // HEIGHT
+    stride = panels * WIDTH
+    for tile in range(first, last):
+        panel, block = tile // blocks, tile % blocks
+        above = rows * block // blocks
+        height = rows * (block + 1) // blocks - above
+        _tile(
+            inputs + 4 * above * columns,
+            weight + 2 * panel * columns * WIDTH,
+            outputs + 4 * (above * stride + panel * WIDTH),
+            columns,
+            stride,
+            height,
+        )
+
+
+def _parts(inputs: int, weight: int, outputs: int, rows: int, columns: int, panels: int, shares: int) -> None:
+    tiles = panels * ((rows + HEIGHT - 1) // HEIGHT)
+    for share in prange(shares):
+        _part(inputs, weight, outputs, rows, columns, panels, tiles * share // shares, tiles * (share + 1) // shares)
+
+
+_in_parallel = compiled(_parts, parallel=True)
+
+
+def pack(weight: Tensor) -> Packed | None:
+    """Panel by panel, and in each input by input; the last panel is filled up with zeros."""
+    narrow = narrowed(weight.detach())
+    if narrow is None:
+        return None
+    outputs, inputs = weight.shape
+    panels = -(-outputs // WIDTH)
+    data = narrow.new_zeros(panels, inputs, WIDTH)
+    for panel, rows in enumerate(narrow.split(WIDTH)):
+        data[panel, :, : len(rows)] = rows.T
+    return Packed(data, outputs, inputs)
+
+
+def apply(inputs: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
+    """As :func:`kernels.linear.apply`, on CPU tensors."""
+    check(inputs, packed)
+    lines = inputs.contiguous()
+    rows, panels = lines.numel() // packed.inputs, packed.data.shape[0]
+    # Whole panels are written. What is beyond the last output is cut off again.
+    sums = lines.new_empty(*inputs.shape[:-1], panels * WIDTH)
+    if rows:
+        tiles = panels * -(-rows // HEIGHT)
+        places = lines.data_ptr(), packed.data.data_ptr(), sums.data_ptr()
+        shares = threads(tiles)
+        if shares == 1:
+            _part(*places, rows, packed.inputs, panels, 0, tiles)
+        else:
+            with Launching(shares):
+                _in_parallel(*places, rows, packed.inputs, panels, shares)
+    if packed.outputs < panels * WIDTH:
+        sums = sums[..., : packed.outputs].contiguous()
+    return sums if bias is None else sums.add_(bias)
+
+
+def warm() -> None:
+    """Compile everything, or load it from numba's cache, and start the threads."""
+    packed = Packed(torch.zeros(2, 1, WIDTH, dtype=torch.bfloat16, device="cpu"), 2 * WIDTH, 1)
+    apply(torch.zeros(1, 1, dtype=torch.float32, device="cpu"), packed)
+    _part(0, 0, 0, 0, 1, 0, 0, 0)

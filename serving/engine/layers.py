@@ -1,0 +1,136 @@
+"""A model's layers on CPUs, computed faster than vLLM does it and as exactly.
+
+Linear layers are those of :mod:`kernels.linear`: weights read in bfloat16, computed with in float32. vLLM asks its
+quantisation, a documented interface, how each layer is to be computed. This one quantises nothing: a weight that
+bfloat16 would change is left to vLLM, and so is every layer that is no plain one.
+
+Norms are vLLM's own compiled ones. It has them for CPUs, and calls them on GPUs only: where nothing is compiled first,
+eight small operations do the same in eight times as long.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from vllm.config import VllmConfig
+from vllm.model_executor.custom_op import op_registry_oot
+from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.model_executor.layers.linear import LinearBase, UnquantizedLinearMethod
+from vllm.model_executor.layers.quantization.base_config import QuantizationConfig, QuantizeMethodBase
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
+
+from kernels import linear
+from kernels.linear import cpu
+from serving.engine.arguments import LINEAR
+
+PACKED = "packed"
+
+
+def prepare_layers(config: VllmConfig) -> None:
+    """Have the model that is about to be loaded use these layers, where they were chosen.
+
+    With another type than float32, or with weights that are quantised already, linear layers stay as they are.
+    """
+    if config.additional_config.get(LINEAR) != PACKED:
+        return
+    if RMSNorm.__name__ not in op_registry_oot:
+        RMSNorm.register_oot(FusedNorm)
+    if config.quant_config is None and config.model_config.dtype == torch.float32:
+        cpu.warm()
+        config.quant_config = PackedLayers()
+
+
+class FusedNorm(RMSNorm):  # type: ignore[misc] # mypy does not follow vllm
+    """Named in vLLM's registry in place of its own, which it asks for by this name."""
+
+    def forward_cpu(self, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """As ``forward_native``, which is taken for all that the compiled one does not do."""
+        whole = self.has_weight and self.variance_size_override is None and x.is_contiguous()
+        if not whole or x.dtype != self.weight.dtype or torch.compiler.is_compiling():
+            return self.forward_native(x, residual)
+        if residual is None:
+            out = torch.empty_like(x)
+            torch.ops._C.rms_norm(out, x, self.weight.data, self.variance_epsilon)
+            return out
+        if not residual.is_contiguous():
+            return self.forward_native(x, residual)
+        torch.ops._C.fused_add_rms_norm(x, residual, self.weight.data, self.variance_epsilon)
+        return x, residual
+
+
+class PackedLayers(QuantizationConfig):  # type: ignore[misc] # mypy does not follow vllm
+    """Which layers are packed."""
+
+    def get_quant_method(self, layer: nn.Module, prefix: str) -> QuantizeMethodBase | None:
+        if isinstance(layer, LinearBase):
+            return PackedLinear()
+        if isinstance(layer, VocabParallelEmbedding):
+            return PackedHead()
+        return None
+
+    def get_name(self) -> str:
+        return LINEAR
+
+    def get_supported_act_dtypes(self) -> list[torch.dtype]:
+        return [torch.float32]
+
+    @classmethod
+    def get_min_capability(cls) -> int:
+        return 0
+
+    @staticmethod
+    def get_config_filenames() -> list[str]:
+        return []
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> PackedLayers:
+        return cls()
+
+
+class PackedLinear(UnquantizedLinearMethod):  # type: ignore[misc]
+    """vLLM's own method, whose product is another."""
+
+    def process_weights_after_loading(self, layer: nn.Module) -> None:
+        if not _pack(layer):
+            super().process_weights_after_loading(layer)
+            return
+        layer.weight = nn.Parameter(torch.empty(0), requires_grad=False)
+
+
+class PackedHead(UnquantizedEmbeddingMethod):  # type: ignore[misc]
+    """For what turns states to logits. Tokens are looked up in the same weight, which therefore stays."""
+
+    def process_weights_after_loading(self, layer: nn.Module) -> None:
+        if not _pack(layer):
+            super().process_weights_after_loading(layer)
+
+
+def _pack(layer: nn.Module) -> bool:
+    """Whether the layer's product is ours from here on. ``cpu_linear`` is what vLLM's methods call on CPUs."""
+    weight = layer.weight.data
+    plain = weight.dim() == 2 and weight.numel() and not getattr(layer, "_cpu_skip_gemm_dispatch", False)
+    packed = getattr(layer.weight, PACKED, None) or (linear.pack(weight) if plain else None)
+    if packed is None:
+        return False
+    layer.weight.packed = packed  # a head that shares its weight with the embedding shares this too
+
+    def product(inputs: Tensor, _: Tensor, bias: Tensor | None = None) -> Tensor:
+        if torch.compiler.is_compiling():
+            return _product(inputs, packed.data, packed.outputs, bias)
+        return cpu.apply(inputs, packed, bias)
+
+    layer.cpu_linear = product
+    return True
+
+
+@torch.library.custom_op("domicile::packed_linear", mutates_args=())  # type: ignore[untyped-decorator] # nor torch
+def _product(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
+    """The product as one operation of a compiled graph, which cannot look into it."""
+    return cpu.apply(inputs, linear.Packed(data, outputs, inputs.shape[-1]), bias)
+
+
+@_product.register_fake  # type: ignore[untyped-decorator]
+def _(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
+    return inputs.new_empty(*inputs.shape[:-1], outputs)

@@ -1,0 +1,65 @@
+"""What kernels on CPUs share: how they are compiled, and on how many threads they run."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+import torch
+
+from kernels import threads
+from kernels.nucleus import cpu
+
+
+def test_without_a_folder_for_the_cache_it_compiles_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = numba.njit, []
+
+    def njit(**options: Any) -> Any:
+        asked.append(options)
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert threads.compiled(lambda one: one + 1)(np.int64(1)) == 2
+    assert [options.get("cache", False) for options in asked] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("torchs", "numbas", "parts", "expected"), [(4, 4, 9, 4), (4, 2, 9, 2), (2, 4, 9, 2), (4, 4, 3, 3), (4, 4, 1, 1)]
+)
+def test_as_many_as_torch_uses_and_no_more_than_there_is_work_for(
+    monkeypatch: pytest.MonkeyPatch, torchs: int, numbas: int, parts: int, expected: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: torchs)
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", numbas)
+    monkeypatch.setattr(threads, "_launched_in", os.getpid())
+    assert threads.threads(parts) == expected
+
+
+def test_one_thread_where_another_process_started_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_launched_in", os.getppid())
+    assert threads.threads(100) == 1
+
+
+def test_threads_that_cannot_be_started_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> int:
+        raise ValueError("No threading layer could be loaded.")
+
+    monkeypatch.setattr(numba, "get_num_threads", fail)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="threading layer"), threads.Launching(2):
+            raise AssertionError("it was entered")
+        assert not threads._one_at_a_time.locked()
+
+
+def test_cores_that_numba_does_not_know_of_are_mentioned(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: numba.config.NUMBA_NUM_THREADS + 1)
+    cpu.warm()
+    assert "set NUMBA_NUM_THREADS" in caplog.text
+    assert {record.name for record in caplog.records} == {"kernels.threads"}
