@@ -83,6 +83,7 @@ class FairScheduling:
         step_plan = plan(
             prefills,
             self._ledger.counter,
+            now=now,
             decode_streams=len(decodes),
             decode_tokens=sum(_tokens(one) for one in decodes),
             context_tokens=context,

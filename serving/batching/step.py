@@ -1,7 +1,8 @@
 """What one engine step does: which prefills go on, in which order, and how many tokens fit. Pure.
 
-Decodes come first: every running stream gets its token. What is left of the step's time, by the step-time model, goes
-to prefill: the largest chunk that keeps the streams' inter-token promise.
+Decodes come first: every running stream gets its token. Prefill goes on beside them no faster than it has to: so that
+the next prompt is done in this step, if it can be, and all of them in good time. Never faster than the streams'
+inter-token promise allows.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from serving.batching.jobs import Account
+from serving.batching.jobs import MOST_TOKENS, Account
 from serving.batching.steptime import LEAST_CHUNK, Step, StepTime
 
 WORTH = 5.0
 """A step takes at most so many times what it takes without prefill, whatever was promised: the fixed cost is a fifth of
 it then, so that more would gain little, and everybody who decodes would wait for it."""
+GENTLE = 2.0
+"""How many times that a step takes where nothing is in a hurry: a long prompt that is done in good time all the same
+makes nobody's next token twice as slow."""
+IN_TIME = 0.6
+"""Of the time that a prefill has left, in how much it is to be done: others come that go first."""
 COMPANY_S = 10.0
 """Somebody who asked this recently may ask again before a long step ends."""
 SPENT_AT_ONCE = 0.8
@@ -67,6 +73,7 @@ def plan(
     prefills: Sequence[Prefill],
     counter: Callable[[Account], float],
     *,
+    now: float,
     decode_streams: int,
     decode_tokens: int,
     context_tokens: int,
@@ -77,6 +84,7 @@ def plan(
 ) -> Plan:
     """
     Args:
+        now: by the clock of the prefills' due times.
         counter: what an account was served, in virtual tokens.
         decode_streams: running streams, each of which gets a token (``decode_tokens`` in all).
         context_tokens: what those streams have in the KV cache.
@@ -88,12 +96,31 @@ def plan(
     held = frozenset(one.id for one in ordered[waits:] if one.admitted)
     room = max(0, limits.tokens - decode_tokens)
     within = limits.step_s if company else math.inf
+    least = min(limits.chunk, room)
+    decode_s = model.predict(Step(0, decode_streams, context_tokens)) if decode_streams else 0.0
     if decode_streams:
-        within = min(within, promised_s, WORTH * model.predict(Step(0, decode_streams, context_tokens)))
+        within = min(within, promised_s, WORTH * decode_s)
     if within < math.inf:
-        least = min(limits.chunk, room)
         room = model.chunk(within, decode_streams, context_tokens, at_most=room, at_least=least)
+    if decode_streams and ordered:
+        gentle = model.chunk(GENTLE * decode_s, decode_streams, context_tokens, at_most=room, at_least=least)
+        next_done = ordered[0].left if ordered[0].left <= room else 0
+        room = min(room, max(gentle, next_done, _pressing(ordered, now, decode_s, model)))
     return Plan(tuple(one.id for one in ordered), held, decode_tokens + room)
+
+
+def _pressing(ordered: Sequence[Prefill], now: float, decode_s: float, model: StepTime) -> int:
+    """Prefill tokens a step with which each of them, one after the other, is done in good time."""
+    token_s = model.coefficients.prefill_token_s
+    before, pace = 0, 0.0
+    for one in ordered:
+        before += one.left
+        left_s = IN_TIME * (one.first_token_by - now)
+        # What is late already is no reason to make others late.
+        if left_s > 0:
+            pace = max(pace, before / left_s)
+    spare = 1 - token_s * pace
+    return math.ceil(min(pace * decode_s / spare, MOST_TOKENS)) if spare > 0 else MOST_TOKENS
 
 
 def bearable_s(step_s: float, tokens: int, elapsed_s: float) -> float:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.batching.jobs import Account
-from serving.batching.step import WORTH, Limits, Plan, Prefill, order, plan
+from serving.batching.step import GENTLE, WORTH, Limits, Plan, Prefill, order, plan
 from serving.batching.steptime import Coefficients, StepTime
 
 LIMITS = Limits(tokens=2048, step_s=0.2, chunk=16, debt=100)
@@ -35,11 +35,13 @@ def a_plan(
     company: bool = False,
     counters: dict[Account, float] | None = None,
     promised_s: float = PROMISED_S,
+    now: float = 0.0,
 ) -> Plan:
     served = counters or {}
     return plan(
         them,
         lambda account: served.get(account, 0.0),
+        now=now,
         decode_streams=streams,
         decode_tokens=streams,
         context_tokens=100 * streams,
@@ -50,7 +52,7 @@ def a_plan(
     )
 
 
-def prefill(id: str, organisation: str, left: int, due: float = 0.0, *, admitted: bool = True) -> Prefill:
+def prefill(id: str, organisation: str, left: int, due: float = 1.0, *, admitted: bool = True) -> Prefill:
     return Prefill(id, Account(organisation), left, due, admitted)
 
 
@@ -83,6 +85,33 @@ def test_a_generous_promise_is_not_used_up_where_that_would_gain_little() -> Non
     made = a_plan([prefill("long", "a", 5000)], streams=2, promised_s=10.0)
     alone_s = 0.01 + 2e-3
     assert made.tokens - 2 == round((WORTH - 1) * alone_s / 1e-3)
+
+
+def test_what_can_be_done_in_this_step_is_done_at_once() -> None:
+    made = a_plan([prefill("next", "a", 60, due=1e6), prefill("long", "b", 5000, due=1e6)], streams=20)
+    assert made.tokens - 20 == 60
+
+
+def test_a_long_prompt_that_has_time_goes_on_gently() -> None:
+    made = a_plan([prefill("long", "a", 5000, due=1e6)], streams=20)
+    assert made.tokens - 20 == round((GENTLE - 1) * (0.01 + 20e-3) / 1e-3)
+
+
+@given(st.integers(100, 3000), st.floats(0.5, 60), st.integers(1, 30))
+def test_a_long_prompt_is_done_in_time_where_the_promises_of_others_allow_it(
+    left: int, time_left: float, streams: int
+) -> None:
+    now, took, first = 5.0, 0.0, left
+    alone_s = 0.01 + streams * 1e-3
+    while left > 0:
+        made = a_plan([prefill("long", "a", left, due=5.0 + time_left)], streams, now=now + took, promised_s=0.2)
+        chunk = made.tokens - streams
+        step_s = alone_s + min(chunk, left) * 1e-3
+        assert step_s <= max(0.2, alone_s + LIMITS.chunk * 1e-3) + 1e-9
+        left -= chunk
+        took += step_s
+    soonest = alone_s + first * 1e-3 / (1 - max(1 / WORTH, alone_s / 0.2))
+    assert took <= max(0.9 * time_left, soonest) + 2 * alone_s
 
 
 def test_where_others_are_about_a_step_ends_soon() -> None:

@@ -77,6 +77,7 @@ class FairEngine(Engine):
         planned = plan(
             begun + waiting,
             self._ledger.counter,
+            now=now,
             decode_streams=len(self.decoding),
             decode_tokens=len(self.decoding),
             context_tokens=self.context,
