@@ -116,9 +116,9 @@ def _pressing(ordered: Sequence[Prefill], now: float, decode_s: float, model: St
     for one in ordered:
         before += one.left
         left_s = IN_TIME * (one.first_token_by - now)
-        # What is late already is no reason to make others late.
-        if left_s > 0:
-            pace = max(pace, before / left_s)
+        if left_s <= 0:
+            return MOST_TOKENS
+        pace = max(pace, before / left_s)
     spare = 1 - token_s * pace
     return math.ceil(min(pace * decode_s / spare, MOST_TOKENS)) if spare > 0 else MOST_TOKENS
 
