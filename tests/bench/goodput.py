@@ -197,7 +197,8 @@ class Figures:
         tokens = _rate(_tokens)
         yield Number("flood: tokens in and out", "× stock", self.ratio("flood", tokens), 0.95, "higher")
         yield Number("flood: stock's light organisations", "share", self.each("stock", "flood", self.light))
-        yield Number("mixed prompts: inter-token p95", "× stock", self.ratio("mixed", _gap_p95), 0.7)
+        yield Number("mixed prompts: inter-token p95", "× stock", self.ratio("mixed", _gap(0.95)), 0.7)
+        yield Number("mixed prompts: inter-token p99", "× stock", self.ratio("mixed", _gap(0.99)), 0.7)
         yield Number("mixed prompts: tokens in and out", "× stock", self.ratio("mixed", tokens), 0.98, "higher")
         yield Number("half load: tokens in and out", "× stock", self.ratio("uniform", tokens), 0.98, "higher")
         first = self.ratio("uniform", lambda records: _first_token(records, 0.5))
@@ -242,8 +243,11 @@ def _first_token(records: Iterable[Record], share: float) -> float:
     return _quantile([record.first_token_s for record in records if record.first_token_s is not None], share)
 
 
-def _gap_p95(records: Iterable[Record]) -> float:
-    return _quantile([gap / tokens for record in records for gap, tokens in record.gaps for _ in range(tokens)], 0.95)
+def _gap(share: float) -> Callable[[list[Record]], float]:
+    """A quantile over all tokens but the first."""
+    return lambda records: _quantile(
+        [gap / tokens for record in records for gap, tokens in record.gaps for _ in range(tokens)], share
+    )
 
 
 def _refused_ms(records: Iterable[Record]) -> float:
