@@ -163,9 +163,13 @@ def _all_sent(run: Run) -> Iterator[Violation]:
 
 def _sends_until(run: Run) -> float:
     """When the last was sent, in a run that was interrupted: it is noted only after everybody was told to stop."""
-    if not any(event.kind.startswith(_INTERRUPTED) for event in run.events):
+    if not _was_interrupted(run):
         return float("inf")
     return max((one.intended for one in run.records if one.phase != CAPACITY), default=0.0)
+
+
+def _was_interrupted(run: Run) -> bool:
+    return any(event.kind.startswith(_INTERRUPTED) for event in run.events)
 
 
 def _planned(plan: Mapping[str, Any]) -> tuple[Arrival, ...]:
@@ -185,6 +189,9 @@ def _all_recorded(run: Run) -> Iterator[Violation]:
 
 
 def _counters(run: Run) -> Iterator[Violation]:
+    """Whoever interrupts a run does not wait until what was in flight has ended everywhere."""
+    if _was_interrupted(run):
+        return
     last = _last(run.samples)
     ended = run.samples[-1].at if run.samples else 0.0
     gone = _countries_that_lost_replicas(run.events)

@@ -6,12 +6,14 @@ import os
 
 import typer
 
+from serving.cli.audit import audit_app
 from serving.cli.chat import chat
 from serving.cli.doctor import doctor
 from serving.cli.keys import key_app
 from serving.cli.loadtest import loadtest
 from serving.cli.models import models_app
 from serving.cli.organisations import org_app
+from serving.cli.receipt import receipt_app
 from serving.cli.simulate import simulate
 from serving.cli.status import status
 from serving.cli.up import down, up
@@ -33,6 +35,8 @@ app.command()(simulate)
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(models_app, name="models")
+app.add_typer(audit_app, name="audit")
+app.add_typer(receipt_app, name="receipt")
 
 
 def main() -> None:

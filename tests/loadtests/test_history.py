@@ -273,6 +273,15 @@ def test_what_was_planned_after_an_interruption_was_not_to_be_sent() -> None:
     assert check(replace(cut, events=(Event(7.0, "interrupted", "SIGINT"),))) == []
 
 
+def test_an_interrupted_run_is_not_blamed_for_what_was_still_running() -> None:
+    good = run(2)
+    left = replace(
+        good, samples=tuple(one for one in good.samples if not one.source.startswith("replica") or one.at < 20)
+    )
+    assert {one.rule for one in check(left)} == {Rule.COUNTERS}
+    assert check(replace(left, events=(Event(30.0, "interrupted", "SIGINT"),))) == []
+
+
 def test_requests_that_measured_capacity_have_serials_of_their_own() -> None:
     good = run(3)
     assert check(replace(good, records=(*good.records, replace(good.records[0], phase=CAPACITY)))) == []

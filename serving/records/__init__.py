@@ -1,0 +1,1 @@
+"""What stays behind of a request and proves where it was served: the audit log, receipts, the keys that sign both."""
