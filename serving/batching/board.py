@@ -1,8 +1,9 @@
-"""What the scheduler inside the engine tells the pacer in front of it: a few numbers in shared memory.
+"""What the scheduler inside the engine and the pacer in front of it tell each other: a few numbers in shared memory.
 
 The two are in different processes, and the pacer decides on every request: it reads in a microsecond what a message
-would bring later. One writer, any number of readers, in one file that both map. A version number around the values,
-odd while they are written, keeps readers from torn ones.
+would bring later. For the engine's reading there is one writer and any number of readers, in one file that both map. A
+version number around the values, odd while they are written, keeps readers from torn ones. The other way goes a single
+number.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ SIZE = 4096
 _VERSION = struct.Struct("=Q")
 _VALUES = struct.Struct("=10d")
 _TRIES = 100
+_CROWD = struct.Struct("=Q")
+_CROWD_AT = SIZE // 2
+"""On a cache line of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,14 @@ class Board:
             if before % 2 == 0 and _VERSION.unpack_from(self._map, 0)[0] == before:
                 break
         return Reading(*values)
+
+    def tell_crowd(self, waiting: int) -> None:
+        """How many wait before the engine. For the one pacer."""
+        _CROWD.pack_into(self._map, _CROWD_AT, waiting)
+
+    def crowd(self) -> int:
+        """How many waited when the pacer last said so."""
+        return int(_CROWD.unpack_from(self._map, _CROWD_AT)[0])
 
     def close(self, *, remove: bool = False) -> None:
         self._map.close()

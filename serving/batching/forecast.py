@@ -35,9 +35,9 @@ def forecast(ticket: Ticket, backlog: Backlog, running: Running, speed: Speed, *
         stranger: whether to take it for the only job of another account of the same share.
     """
     own = NO_WORK if stranger else backlog.of(ticket.account)
-    own_prefill = own.prefill + (0 if stranger else running.prefill_of(ticket.account))
+    own_prefill = own.prefill + (0 if stranger else running.prefill_of(ticket.account, ticket.start_by))
     others = Work(backlog.work.prefill - own.prefill, backlog.work.answer - own.answer)
-    others.prefill += running.prefill - (own_prefill - own.prefill)
+    others.prefill += running.prefill - (0 if stranger else running.prefill_of(ticket.account))
     rivals = backlog.shares - (0.0 if stranger else backlog.share(ticket.account))
     entitled = own.seconds(speed) + ticket.prefill_left * speed.prefill_s + ticket.answer_left * speed.answer_s
     owed = entitled * max(0.0, rivals) / ticket.share

@@ -2,10 +2,12 @@
 (OSDI 2024).
 
 An account's counter is what it was served: tokens, weighed by what they cost an engine, over the account's share.
-Three things are added to the paper:
+Four things are added to the paper:
 
 - Tokens are charged as they are served, and what was begun and is not yet served stands beside the counter as a pledge.
   Order goes by the sum, so that nobody takes every free slot at once before the first charge comes in.
+- Whoever comes back keeps :data:`CREDIT` of what it did not use. Somebody who asks for less than a fair share is idle
+  between its requests; without any credit it would stand, each time, in line with those who ask for all they can get.
 - Only what waits counts as present. An organisation that keeps one stream alive for hours is owed nothing for it.
 - Idle accounts are forgotten as soon as they would be lifted anyway.
 """
@@ -23,6 +25,9 @@ from serving.batching.jobs import Account
 PREFILL_COST = 1
 ANSWER_COST = 2
 """An answer token costs an engine more than a prompt token; 1 and 2 are the paper's choice, and like public prices."""
+
+CREDIT = 256.0
+"""Virtual tokens: about a short request. Too little to hoard, enough that one who is within its share goes first."""
 
 Thing = TypeVar("Thing")
 
@@ -45,9 +50,14 @@ class _Page:
 
 
 class Ledger:
-    """Counters by account. An account that was never heard of stands at the floor."""
+    """Counters by account. One that was never heard of stands where one does that was idle for long."""
 
-    def __init__(self) -> None:
+    def __init__(self, credit: float = CREDIT) -> None:
+        """
+        Args:
+            credit: how far below the others an account may return, in virtual tokens.
+        """
+        self._credit = credit
         self._pages: dict[Account, _Page] = {}
         # Keys may lag behind: a counter only rises, so an account is looked at too early, never too late.
         self._by_standing: PriorityQueue[Account] = PriorityQueue()
@@ -62,22 +72,31 @@ class Ledger:
     def counter(self, account: Account) -> float:
         """What the account was served, lifts included."""
         page = self._pages.get(account)
-        return page.counter if page else self._floor
+        return page.counter if page else self._returning
 
     def standing(self, account: Account) -> float:
         """The counter and what is pledged: the least goes first."""
         page = self._pages.get(account)
-        return page.standing if page else self._floor
+        return page.standing if page else self._returning
+
+    def lead(self, account: Account) -> float:
+        """How far ahead of the least served of those who wait the account would be if it waited too, pledges counted.
+
+        Below zero: it would go before them.
+        """
+        page = self._pages.get(account)
+        return (max(page.counter, self._returning) + page.pledged if page else self._returning) - self._floor
 
     def enter(self, account: Account) -> None:
-        """One more of its jobs waits. Where it is the only one, the counter is lifted to the least of those waiting.
+        """One more of its jobs waits. Where it is the only one, the counter is lifted: to the least of those waiting,
+        less the credit.
 
         With nobody waiting that is where the last who waited stood when it stopped.
         """
         self._raise_floor()
         page = self._page(account)
         if not page.waiting:
-            page.counter = max(page.counter, self._floor)
+            page.counter = max(page.counter, self._returning)
             self._by_counter.put(account, page.counter)
             self._by_standing.put(account, page.standing)
             self._idle.discard(account)
@@ -149,10 +168,15 @@ class Ledger:
         """Things by their account's standing, least first; in the order in which they came among equals."""
         return sorted(things, key=lambda thing: self.standing(account_of(thing)))
 
+    @property
+    def _returning(self) -> float:
+        """The counter of whoever comes back after long."""
+        return self._floor - self._credit
+
     def _page(self, account: Account) -> _Page:
         page = self._pages.get(account)
         if page is None:
-            page = self._pages[account] = _Page(self._floor)
+            page = self._pages[account] = _Page(self._returning)
         return page
 
     def _rest(self, account: Account, page: _Page) -> None:
@@ -167,6 +191,6 @@ class Ledger:
                 self._floor = max(self._floor, counter)
                 break
             self._by_counter.put(account, counter)
-        while (top := self._idle.least()) and top[0] <= self._floor:
+        while (top := self._idle.least()) and top[0] <= self._returning:
             self._idle.discard(top[1])
             del self._pages[top[1]]

@@ -53,16 +53,22 @@ class Pacer:
     """Lets jobs into one engine."""
 
     def __init__(
-        self, policy: Policy, capacity: Callable[[], Capacity], clock: Callable[[], float] = time.monotonic
+        self,
+        policy: Policy,
+        capacity: Callable[[], Capacity],
+        clock: Callable[[], float] = time.monotonic,
+        tell_crowd: Callable[[int], None] = lambda waiting: None,
     ) -> None:
         """
         Args:
             capacity: what the engine can do, as last known. Asked at every decision.
             clock: seconds; the one that jobs' times are of.
+            tell_crowd: hears how many wait, whenever that may have changed.
         """
         self._policy = policy
         self._capacity = capacity
         self._clock = clock
+        self._tell_crowd = tell_crowd
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._ticking: asyncio.TimerHandle | None = None
         self.turned_away = dict.fromkeys(Reason, 0)
@@ -72,6 +78,14 @@ class Pacer:
     def waiting(self) -> int:
         """Jobs that are not in the engine yet."""
         return self._policy.waiting
+
+    def turned_away_at_once(self, job: Job) -> Refusal | None:
+        """Why a job of these sizes would be turned away now, for what is before it. It is counted as one that was."""
+        self._policy.speed = self._capacity().speed
+        refusal = self._policy.judge(job, self._clock())
+        if refusal is None or refusal.reason not in (Reason.OVER_SHARE, Reason.OVERLOADED):
+            return None
+        return self._refused(refusal).refusal
 
     @asynccontextmanager
     async def turn(self, job: Job) -> AsyncIterator[Turn]:
@@ -105,6 +119,7 @@ class Pacer:
             self._tell(job, self._refused(late))
         while started := self._policy.next(now, capacity.room(self._policy.running_streams)):
             self._tell(started, None)
+        self._tell_crowd(self._policy.waiting)
         self._tick()
 
     def _tell(self, job: Job, refused: Refused | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from serving.batching.backlog import Ticket
 from serving.batching.heap import PriorityQueue
 from serving.batching.jobs import Account
@@ -42,8 +44,9 @@ class Running:
         """Accounts with unfinished prefills. For reading only."""
         return self._prefilling
 
-    def prefill_of(self, account: Account) -> int:
-        return sum(ticket.prefill_left for ticket in self._prefilling.get(account, ()))
+    def prefill_of(self, account: Account, due_by: float = math.inf) -> int:
+        """What an account has unfinished that is due no later: the engine takes an account's own in this order."""
+        return sum(one.prefill_left for one in self._prefilling.get(account, ()) if one.start_by <= due_by)
 
     def begin(self, ticket: Ticket) -> None:
         self._expected[ticket] = ticket.answer_left

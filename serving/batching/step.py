@@ -2,7 +2,8 @@
 
 Decodes come first: every running stream gets its token. Prefill goes on beside them no faster than it has to: so that
 the next prompt is done in this step, if it can be, and all of them in good time. Never faster than the streams'
-inter-token promise allows.
+inter-token promise allows. Where more waits before the engine nothing is spared: a step's fixed cost is shared by all
+that fits it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ COMPANY_S = 10.0
 """Somebody who asked this recently may ask again before a long step ends."""
 SPENT_AT_ONCE = 0.8
 """Of a step, what a stream that was served faster than promised bears beyond it, so that a prompt need not be split."""
+
+CAUGHT_UP = 0.25
+"""Of what a stream is behind, what a step makes up for..."""
+CAUGHT_UP_AT_ONCE = 0.4
+"""...but for no more of its time than this."""
+HOPELESS = 5.0
+"""A stream that is behind by so many steps will not catch up before it ends, as most do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,7 @@ def plan(
     context_tokens: int,
     promised_s: float,
     company: bool,
+    crowded: bool,
     model: StepTime,
     limits: Limits,
 ) -> Plan:
@@ -90,6 +99,7 @@ def plan(
         context_tokens: what those streams have in the KV cache.
         promised_s: the longest step that keeps the inter-token promise of every stream.
         company: whether several organisations were about lately, not all of whom said that they can wait.
+        crowded: whether more waits before the engine.
     """
     ordered = order(prefills, counter, limits.debt)
     waits = next((index for index, one in enumerate(ordered) if not one.admitted), len(ordered))
@@ -102,7 +112,7 @@ def plan(
         within = min(within, promised_s, WORTH * decode_s)
     if within < math.inf:
         room = model.chunk(within, decode_streams, context_tokens, at_most=room, at_least=least)
-    if decode_streams and ordered:
+    if decode_streams and ordered and not crowded:
         gentle = model.chunk(GENTLE * decode_s, decode_streams, context_tokens, at_most=room, at_least=least)
         next_done = ordered[0].left if ordered[0].left <= room else 0
         room = min(room, max(gentle, next_done, _pressing(ordered, now, decode_s, model)))
@@ -126,10 +136,13 @@ def _pressing(ordered: Sequence[Prefill], now: float, decode_s: float, model: St
 def bearable_s(step_s: float, tokens: int, elapsed_s: float) -> float:
     """The longest step that a stream bears which got so many tokens in so long.
 
-    Its promise is about its mean time between tokens, so what it was served faster may be spent.
+    Its promise is about its mean time between tokens, so what it was served faster may be spent, and what it was served
+    slower is made up for. One that is hopelessly late holds nobody up: its promise is broken whatever comes.
     """
     saved = step_s * tokens - elapsed_s
-    return step_s + min(max(0.0, saved), SPENT_AT_ONCE * step_s)
+    if saved >= 0:
+        return step_s + min(saved, SPENT_AT_ONCE * step_s)
+    return step_s if saved < -HOPELESS * step_s else step_s + max(CAUGHT_UP * saved, -CAUGHT_UP_AT_ONCE * step_s)
 
 
 def order(prefills: Sequence[Prefill], counter: Callable[[Account], float], debt: float) -> list[Prefill]:

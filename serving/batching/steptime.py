@@ -1,13 +1,15 @@
 """How long an engine's step takes, learned while it runs.
 
 ``seconds = fixed + a * prefill tokens + b * decoding streams + c * context tokens``, fitted by recursive least squares
-in information form with three departures from the textbook (Haykin, "Adaptive Filter Theory", 4th ed., chapter 9):
+in information form with four departures from the textbook (Haykin, "Adaptive Filter Theory", 4th ed., chapter 9):
 
 - The residual is relative to the longer of the predicted and the measured time, so that a short step counts as much as
   a long one and no single measurement can be off by more than 1.
 - A step makes the model forget only about what was in it (as in Kulhavy's directional forgetting): hours of decoding
   leave what a prefill token costs as it was known.
 - Coefficients stay at zero or above, by projected coordinate descent from where they were.
+- All of them are multiplied by the machine's present pace, the mean of the last few ratios of measured to fitted. A
+  machine that others use too is slower for seconds at a time, which the coefficients should not learn.
 """
 
 from __future__ import annotations
@@ -37,6 +39,12 @@ _PRIOR_WEIGHT = 1e-4
 _LEARNING = 50
 """Observations during which all is believed, and solved more thoroughly."""
 _SWEEPS = (20, 2)
+_PACE_MEMORY = 0.15
+"""How much the last step's ratio counts. On two shared cores the ratios of steps that follow each other correlate by
+0.55, of those ten apart by 0.25. What ten steps in a row are off by was 29% or more for one in twenty, and is 13%."""
+_PACE_AT_ONCE = 0.4
+"""Logarithm of the largest ratio that one step counts with."""
+_PACE_AT_MOST = math.log(2)
 _BELIEVABLE = 8.0
 """Factor between measured and predicted beyond which a measurement is not believed..."""
 _INSISTENCE = 16
@@ -87,6 +95,7 @@ class StepTime:
         self._value: list[float] = [own / scale for own, scale in zip(astuple(prior), self._scale, strict=True)]
         self._learned = 0
         self._unbelieved = 0
+        self._pace, self._log_pace = 1.0, 0.0
         self._start_over()
         self._error = 0.0
         self._bias = 0.0
@@ -102,7 +111,9 @@ class StepTime:
 
     @property
     def coefficients(self) -> Coefficients:
-        return Coefficients(*(value * scale for value, scale in zip(self._value, self._scale, strict=True)))
+        """At the present pace."""
+        pace = self._pace
+        return Coefficients(*(pace * value * scale for value, scale in zip(self._value, self._scale, strict=True)))
 
     @property
     def error(self) -> float:
@@ -111,6 +122,9 @@ class StepTime:
 
     def predict(self, step: Step) -> float:
         """Seconds the step will take."""
+        return self._pace * self._fitted(step)
+
+    def _fitted(self, step: Step) -> float:
         fixed, prefill, decode, context = self._value
         of_fixed, of_prefill, of_decode, of_context = self._scale
         return (
@@ -125,7 +139,8 @@ class StepTime:
         if not SHORTEST_S <= seconds <= LONGEST_S or not _sensible(step):
             self.ignored += 1
             return
-        predicted = self.predict(step)
+        fitted = self._fitted(step)
+        predicted = self._pace * fitted
         if self._learned >= _LEARNING and not 1 / _BELIEVABLE <= predicted / seconds <= _BELIEVABLE:
             self._unbelieved += 1
             if self._unbelieved < _INSISTENCE:
@@ -137,14 +152,23 @@ class StepTime:
         self.observations += 1
         grown = self._learned > _LEARNING
         self._error += max(_ERROR_PACE, 1 / self.observations) * (abs(predicted / seconds - 1) - self._error)
-        measure = max(seconds, predicted) if grown else seconds
-        residual = (seconds - predicted) / measure
+        measure = max(seconds, fitted) if grown else seconds
+        residual = (seconds - fitted) / measure
         self._bias += _BIAS_PACE * (residual - self._bias)
         shifted = grown and abs(self._bias) > _ONE_SIDED * self._error
         row = [scale * feature / measure for scale, feature in zip(self._scale, _features(step), strict=True)]
         self._update(row, residual, _KEEP_SHIFTED if shifted else _KEEP)
         for _ in range(_SWEEPS[grown]):
             self._descend()
+        if grown:
+            self._follow(math.log(seconds / fitted))
+
+    def _follow(self, ratio: float) -> None:
+        """Be as fast or slow as the machine was in the last few steps."""
+        seen = max(-_PACE_AT_ONCE, min(_PACE_AT_ONCE, ratio - self._log_pace))
+        pace = self._log_pace + _PACE_MEMORY * seen
+        self._log_pace = max(-_PACE_AT_MOST, min(_PACE_AT_MOST, pace))
+        self._pace = math.exp(self._log_pace)
 
     def chunk(
         self, within_s: float, decode_streams: int, context_tokens: int, *, at_most: int, at_least: int = 0
@@ -191,6 +215,7 @@ class StepTime:
         self._information = [[_PRIOR_WEIGHT if row == column else 0.0 for column in range(4)] for row in range(4)]
         self._gradient = [0.0] * 4
         self._learned = 0
+        self._pace, self._log_pace = 1.0, 0.0
 
     def _update(self, row: Sequence[float], residual: float, keep: float) -> None:
         """One observation more: ``gradient`` is that of the fit at the present coefficients, downhill."""

@@ -13,7 +13,8 @@ from uuid import uuid4
 
 from serving.batching.board import Board, Reading
 from serving.batching.capacity import Bounds, Capacity, capacity
-from serving.batching.jobs import Job, Reason, due
+from serving.batching.jobs import Job, Reason, Refusal, due
+from serving.batching.lengths import EXPECTED_AT_MOST, PRIOR_DENSITY, Means
 from serving.batching.orders import Orders, Told
 from serving.batching.pacer import Pacer, Refused, Turn
 from serving.batching.policy import Policy
@@ -26,6 +27,9 @@ from tenants.country import Slo
 
 NO_HURRY_S = 3.0
 """After which a request is asked again that no idle engine could serve as promised: others are faster, or later."""
+SURELY = 0.8
+"""Of the prompt tokens that a body of its size holds as a rule, with how many a request is judged before it is read."""
+FORESEEN_AT_MOST = 256
 STALE_S = 0.005
 """How long a reading of the engine is good for: a step takes longer."""
 
@@ -46,9 +50,10 @@ class Core:
         self._pressing = 0
         self._board = board
         self._prefixes = Prefixes(cache_tokens)
+        self._densities = Means(PRIOR_DENSITY)
         self._serial = count()
         self._known = (0.0, capacity(Reading(), self._bounds))
-        self._pacer = Pacer(Policy(self._known[1].speed), self.capacity)
+        self._pacer = Pacer(Policy(self._known[1].speed), self.capacity, tell_crowd=board.tell_crowd)
 
     @property
     def waiting(self) -> int:
@@ -56,7 +61,7 @@ class Core:
         return self._pacer.waiting
 
     @property
-    def turned_away(self) -> Mapping[Reason, int]:
+    def refusals(self) -> Mapping[Reason, int]:
         """How many requests were, by reason."""
         return self._pacer.turned_away
 
@@ -76,16 +81,35 @@ class Core:
 
     def job(self, claim: ClaimFacts, prompt: Sequence[int], answer_tokens: int, streams: int) -> Job:
         """A request as the policy sees it."""
+        cached = self._prefixes.cached(claim.cache_salt, prompt)
+        if claim.body_bytes:
+            self._densities.learn(claim.organisation, 1000 * (len(prompt) - cached) / claim.body_bytes)
+        return self._job(claim, len(prompt), cached, answer_tokens, streams)
+
+    def turned_away(self, claim: ClaimFacts) -> Turnaway | None:
+        """Whether a request would be turned away for certain, known from the size of its body alone.
+
+        To parse, render and tokenise one takes milliseconds of the cores that the engine computes with. In a burst that
+        is mostly refused those add up to what everybody else waits for.
+        """
+        tokens = round(SURELY * self._densities.of(claim.organisation) * claim.body_bytes / 1000)
+        if not tokens:
+            return None
+        # A picture is many bytes and few tokens.
+        job = self._job(claim, min(tokens, FORESEEN_AT_MOST), 0, EXPECTED_AT_MOST, 1)
+        refusal = self._pacer.turned_away_at_once(job)
+        return None if refusal is None else _turnaway(refusal)
+
+    def _job(self, claim: ClaimFacts, prompt_tokens: int, cached: int, answer_tokens: int, streams: int) -> Job:
         now = time.monotonic()
         promise = self._promises[claim.service_class]
-        cached = self._prefixes.cached(claim.cache_salt, prompt)
-        alone_s = (len(prompt) - cached) * self.capacity().speed.prefill_s
+        alone_s = (prompt_tokens - cached) * self.capacity().speed.prefill_s
         return Job(
             id=str(next(self._serial)),
             organisation=claim.organisation,
             service_class=claim.service_class,
             weight=claim.weight,
-            prompt_tokens=len(prompt),
+            prompt_tokens=prompt_tokens,
             cached_tokens=cached,
             answer_tokens=answer_tokens,
             arrived=now,
@@ -108,10 +132,8 @@ class Core:
                 self._prefixes.add(claim.cache_salt, prompt)
                 yield turn
         except Refused as refused:
-            refusal = refused.refusal
-            status = OVER_SHARE if refusal.reason is Reason.OVER_SHARE else OVERLOADED
-            turn_away(Turnaway(status, refusal.reason.value, refusal.retry_after_s or NO_HURRY_S))
-            raise TurnedAway(refusal.why) from refused
+            turn_away(_turnaway(refused.refusal))
+            raise TurnedAway(refused.refusal.why) from refused
         finally:
             self._pressing -= pressing
 
@@ -125,6 +147,11 @@ class Core:
             step_s=Orders.keeping(promise.inter_token_s).step_s,
             first_token_by=job.first_token_by,
         )
+
+
+def _turnaway(refusal: Refusal) -> Turnaway:
+    status = OVER_SHARE if refusal.reason is Reason.OVER_SHARE else OVERLOADED
+    return Turnaway(status, refusal.reason.value, refusal.retry_after_s or NO_HURRY_S)
 
 
 def new_board() -> Board:

@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving.types import Endpoint, ServiceClass
 
+GENERATING = frozenset(endpoint.value for endpoint in Endpoint)
+"""Paths that need a claim."""
 METRICS = "/metrics"
 """Where an engine tells its state, in Prometheus' text format 1.0.0."""
 
@@ -42,6 +44,8 @@ class ClaimFacts:
     """Separates the organisation's prefix cache from everybody else's (R9)."""
     weight: float = 1.0
     """The organisation's share of an engine that others want too, over theirs."""
+    body_bytes: int = 0
+    """Size of the request's body, 0 where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +91,9 @@ def claimed(claim: ClaimFacts) -> Iterator[None]:
 
 def guarded(app: ASGIApp) -> ASGIApp:
     """``app``, whose generating paths raise :class:`NoClaim` before they read a body that nobody vouches for."""
-    generating = frozenset(endpoint.value for endpoint in Endpoint)
 
     async def guard(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in generating:
+        if scope["type"] == "http" and scope["path"] in GENERATING:
             require_claim()
         await app(scope, receive, send)
 

@@ -8,6 +8,7 @@ the head of every answer is held until its first bytes, and is never sent where 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -74,6 +75,30 @@ def heeding(app: ASGIApp) -> ASGIApp:
     return heeded
 
 
+def foreseeing(app: ASGIApp, foreseen: Callable[[Scope], Turnaway | None]) -> ASGIApp:
+    """``app``, which is not asked where it is ``foreseen`` that it would turn the request away."""
+
+    async def foreseeing_app(scope: Scope, receive: Receive, send: Send) -> None:
+        turnaway = foreseen(scope)
+        if turnaway is None:
+            await app(scope, receive, send)
+            return
+        # The body is on its way, and the connection will be used again.
+        while (await receive()).get("more_body"):
+            pass
+        await refuse(turnaway, send)
+
+    return foreseeing_app
+
+
+async def refuse(turnaway: Turnaway, send: Send) -> None:
+    """Answer with a turnaway."""
+    body = turnaway.body()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": turnaway.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
 class _Answer:
     """Holds the head until the first bytes of the body; replaces both where the slot says so."""
 
@@ -93,18 +118,12 @@ class _Answer:
             self._head = message
         elif self._slot.turnaway is not None:
             self._replaced = True
-            await self._refuse(self._slot.turnaway)
+            await refuse(self._slot.turnaway, self._send)
         else:
             self._begun = True
             if self._head is not None:
                 await self._send(self._head)
             await self._send(message)
-
-    async def _refuse(self, turnaway: Turnaway) -> None:
-        body = turnaway.body()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await self._send({"type": "http.response.start", "status": turnaway.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
 
 
 def read(status: int, body: bytes) -> Turnaway | None:

@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from prometheus_client import REGISTRY, Gauge
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -45,8 +45,8 @@ from serving.batching.steptime import PROFILE_ANSWER, PROFILE_PROMPTS, PROFILE_S
 from serving.engine.arguments import DEFAULT_SLO, ArgumentsRefused, Description
 from serving.engine.grammars import GrammarGate, GrammarRefused
 from serving.engine.paced import Core, new_board
-from serving.engine.port import ClaimFacts, EngineDead, EngineFacts, Load, guarded, require_claim
-from serving.engine.turnaway import TurnedAway, heeding
+from serving.engine.port import GENERATING, ClaimFacts, EngineDead, EngineFacts, Load, guarded, require_claim
+from serving.engine.turnaway import Turnaway, TurnedAway, foreseeing, heeding
 from serving.settings import BOARD
 from tenants.country import Slo
 
@@ -160,7 +160,7 @@ def _gauges(llm: ClaimedLLM) -> Iterator[Gauge]:
     yield gauge("slots", "Streams that keep the inter-token promise together.", lambda: core.capacity().slots)
     for reason in Reason:
         about = f"Requests turned away since the start: {reason.value}."
-        yield gauge(f"turned_away_{reason.value}", about, partial(core.turned_away.__getitem__, reason))
+        yield gauge(f"turned_away_{reason.value}", about, partial(core.refusals.__getitem__, reason))
     for field in fields(Reading):
         about = f"The engine's last step as its scheduler told it: {field.name}."
         yield gauge(f"engine_{field.name}", about, partial(core.reading, field.name))
@@ -182,6 +182,10 @@ class _Progress:
             self._turn.answered(new)
         if output.finished:
             self._turn.ended()
+
+
+def _foreseen(core: Core | None, scope: Scope) -> Turnaway | None:
+    return core.turned_away(require_claim()) if core is not None and scope["path"] in GENERATING else None
 
 
 def _nobody(output: RequestOutput) -> None:
@@ -252,7 +256,7 @@ class VllmEngine:
         app.state.server = SimpleNamespace(should_exit=False)
         # Beside vLLM's own in the registry that its application shows: one engine a process, so no labels.
         self._gauges = list(_gauges(llm))
-        self._llm, self._app = llm, guarded(heeding(app))
+        self._llm, self._app = llm, guarded(foreseeing(heeding(app), partial(_foreseen, llm.core)))
 
     async def stop(self) -> None:
         llm, self._llm, self._app = self._llm, None, None

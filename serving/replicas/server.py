@@ -81,6 +81,7 @@ class ReplicaServer:
             deadline=claim.deadline,
             cache_salt=self._key.cache_salt(claim.organisation),
             weight=claim.weight,
+            body_bytes=int(dict(scope["headers"]).get(b"content-length", b"0")),
         )
         self._enter()
         try:

@@ -40,6 +40,17 @@ def test_a_writer_that_died_halfway_holds_nobody_up(tmp_path: Path) -> None:
     assert board.read() == READING
 
 
+def test_the_engine_hears_from_another_process_how_many_wait_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "board"
+    board = Board(path, create=True)
+    board.write(READING)
+    assert board.crowd() == 0
+    imports = "from pathlib import Path; from serving.batching.board import Board"
+    writer = f"{imports}; Board(Path({str(path)!r})).tell_crowd(7)"
+    subprocess.run([sys.executable, "-c", writer], check=True, timeout=60)
+    assert (board.crowd(), board.read()) == (7, READING)
+
+
 def test_it_is_removed_when_asked(tmp_path: Path) -> None:
     path = tmp_path / "board"
     Board(path, create=True).close(remove=True)

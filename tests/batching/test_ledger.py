@@ -12,7 +12,7 @@ A, B, C, D = ACCOUNTS = [Account(name) for name in "abcd"]
 
 
 def there(*accounts: Account) -> Ledger:
-    ledger = Ledger()
+    ledger = Ledger(credit=0)
     for account in accounts:
         ledger.enter(account)
     return ledger
@@ -31,6 +31,32 @@ def test_who_comes_back_is_lifted_to_the_least_of_those_who_wait() -> None:
     ledger.charge(busier, 900)
     ledger.enter(idle)
     assert ledger.counter(idle) == 500
+
+
+def test_who_comes_back_has_a_little_of_what_it_did_not_use_and_goes_first_for_so_long() -> None:
+    modest, greedy = A, B
+    ledger = Ledger(credit=100)
+    for account in (modest, greedy):
+        ledger.enter(account)
+    ledger.leave(modest)
+    ledger.charge(greedy, 5000)
+    ledger.enter(greedy)
+    assert ledger.lead(modest) == -100
+    ledger.enter(modest)
+    assert ledger.lead(modest) == -100
+    ledger.charge(modest, 99)
+    assert ledger.leading(0, 8) == [modest]
+    ledger.charge(modest, 2)
+    assert ledger.leading(0, 8) == [greedy]
+
+
+def test_who_was_never_here_is_taken_for_one_who_was_idle_for_long() -> None:
+    ledger = Ledger(credit=100)
+    ledger.enter(A)
+    ledger.charge(A, 500)
+    ledger.enter(A)
+    assert ledger.lead(B) == -100
+    assert ledger.lead(A) == 0
 
 
 def test_nobody_is_ever_lowered_by_coming_back() -> None:

@@ -24,7 +24,8 @@ class House:
         self.now = 100.0
         self.capacity = ROOMY
         self.policy = Policy(SPEED)
-        self.pacer = Pacer(self.policy, lambda: self.capacity, lambda: self.now)
+        self.crowds: list[int] = []
+        self.pacer = Pacer(self.policy, lambda: self.capacity, lambda: self.now, self.crowds.append)
         self._serial = 0
 
     def job(self, organisation: str = "acme", prompt: int = 10, answer: int = 10, within_s: float = 60.0) -> Job:
@@ -133,3 +134,28 @@ async def test_a_clock_that_jumps_back_stops_nothing() -> None:
         house.now = float("nan")
         end.set()
         await asyncio.wait_for(task, 5)
+
+
+async def test_whoever_listens_hears_how_many_wait() -> None:
+    house = House()
+    async with house.begun(house.job()) as (_, one, end), house.begun(house.job()) as (_, two, _):
+        await soon(one)
+        await soon(two)
+        async with house.begun(house.job()) as (_, three, _):
+            assert house.crowds[-1] == 1
+            end.set()
+            await soon(three)
+            assert house.crowds[-1] == 0
+
+
+async def test_what_would_be_turned_away_is_known_before_it_comes_and_counted() -> None:
+    house = House()
+    async with house.begun(house.job(answer=1000)), house.begun(house.job(answer=1000)):
+        assert house.pacer.turned_away_at_once(house.job(within_s=100.0)) is None
+        refusal = house.pacer.turned_away_at_once(house.job(within_s=0.5))
+        assert refusal is not None
+        assert refusal.retry_after_s
+        assert house.pacer.turned_away[Reason.OVERLOADED] == 1
+        assert (house.policy.waiting, house.policy.running) == (0, 2)
+        impossible = replace(house.job(), prompt_tokens=-1)
+        assert house.pacer.turned_away_at_once(impossible) is None, "its sizes were a guess"

@@ -33,6 +33,7 @@ def a_plan(
     streams: int = 0,
     *,
     company: bool = False,
+    crowded: bool = False,
     counters: dict[Account, float] | None = None,
     promised_s: float = PROMISED_S,
     now: float = 0.0,
@@ -47,6 +48,7 @@ def a_plan(
         context_tokens=100 * streams,
         promised_s=promised_s,
         company=company,
+        crowded=crowded,
         model=MODEL,
         limits=LIMITS,
     )
@@ -95,6 +97,11 @@ def test_what_can_be_done_in_this_step_is_done_at_once() -> None:
 def test_a_long_prompt_that_has_time_goes_on_gently() -> None:
     made = a_plan([prefill("long", "a", 5000, due=1e6)], streams=20)
     assert made.tokens - 20 == round((GENTLE - 1) * (0.01 + 20e-3) / 1e-3)
+
+
+def test_nothing_is_spared_where_more_waits_before_the_engine() -> None:
+    made = a_plan([prefill("long", "a", 5000, due=1e6)], streams=20, crowded=True)
+    assert made.tokens == a_plan([prefill("long", "a", 5000, due=0.0)], streams=20).tokens
 
 
 @given(st.integers(100, 3000), st.floats(0.5, 60), st.integers(1, 30))

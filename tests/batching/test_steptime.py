@@ -79,7 +79,7 @@ def test_hours_of_decoding_leave_the_cost_of_a_prefill_as_it_was() -> None:
     assert worst(truth, model) < 0.05
     known, slow = model.coefficients.prefill_token_s, Step(512, 16, 8000)
     model.observe(slow, 1.2 * model.predict(slow))
-    assert model.coefficients.prefill_token_s == pytest.approx(known, rel=0.02)
+    assert model.coefficients.prefill_token_s == pytest.approx(known, rel=0.03)
 
 
 @each_engine
@@ -91,7 +91,20 @@ def test_it_follows_an_engine_that_changes(truth: Coefficients, factor: float) -
     after = [step for step in steps(rng, 600) if took(now, step) <= LONGEST_S]
     for step in after:
         model.observe(step, took(now, step) * rng.uniform(0.9, 1.1))
-    assert worst(now, model) < 0.15
+    assert worst(now, model) < 0.2
+
+
+def test_a_machine_that_is_slow_for_a_moment_is_known_to_be_and_what_was_learned_is_kept() -> None:
+    truth, rng = ENGINES["two cores"], Random(13)
+    model = fed(truth, StepTime(), rng, 2000)
+    usual = Step(100, 8, 4000)
+    for _ in range(12):
+        model.observe(usual, 1.4 * took(truth, usual) * rng.uniform(0.9, 1.1))
+    other = Step(0, 16, 16_000)
+    assert model.predict(other) == pytest.approx(1.35 * took(truth, other), rel=0.12)
+    for _ in range(12):
+        model.observe(usual, took(truth, usual) * rng.uniform(0.9, 1.1))
+    assert worst(truth, model) < 0.15
 
 
 def test_a_change_too_large_to_believe_is_believed_when_it_stays() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from serving.batching.board import Board, Reading
+from serving.batching.jobs import Job
 from serving.engine.paced import Core
 from serving.engine.port import ClaimFacts
-from serving.engine.turnaway import TurnedAway
+from serving.engine.turnaway import OVER_SHARE, TurnedAway
 from serving.types import ServiceClass
 from tenants.country import Slo
 
@@ -65,8 +68,39 @@ async def test_a_claim_that_has_run_out_is_turned_away_before_anything_is_genera
     with pytest.raises(TurnedAway):
         async with made.turn(made.job(late, range(10), 4, 1), late, range(10)):
             raise AssertionError("it was served")
-    assert sum(made.turned_away.values()) == 1
+    assert sum(made.refusals.values()) == 1
     assert made.waiting == 0
+
+
+async def test_what_would_be_turned_away_for_certain_is_known_from_the_size_of_its_body(board: Board) -> None:
+    made = core(board)
+    sized = replace(claim(), body_bytes=400)
+    assert made.turned_away(sized) is None
+    async with AsyncExitStack() as leaving:
+        for number in range(50):
+            one = made.job(sized, range(100 * number, 100 * number + 100), 200, 1)
+            leaving.push_async_callback(_ended, asyncio.create_task(_held(made, one)))
+            await asyncio.sleep(0)
+            if sum(made.refusals.values()):
+                break
+        away = made.turned_away(sized)
+        assert away is not None
+        assert (away.status, away.reason) == (OVER_SHARE, "over_share")
+        assert away.retry_after_s > 0
+        assert made.turned_away(replace(sized, organisation="other")) is None, "it has had nothing yet"
+        assert made.turned_away(claim()) is None, "of a body of unknown size nothing is certain"
+        batch = replace(sized, service_class=ServiceClass.BATCH)
+        assert made.turned_away(batch) is None, "it has time"
+
+
+async def _held(made: Core, job: Job) -> None:
+    async with made.turn(job, claim(), range(3)):
+        await asyncio.Event().wait()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def test_the_scheduler_is_told_whose_it_is_and_when_it_is_due(board: Board) -> None:

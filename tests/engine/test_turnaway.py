@@ -11,7 +11,7 @@ import pytest
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.engine.turnaway import OVER_SHARE, OVERLOADED, Turnaway, TurnedAway, heeding, read, turn_away
+from serving.engine.turnaway import OVER_SHARE, OVERLOADED, Turnaway, TurnedAway, foreseeing, heeding, read, turn_away
 
 AWAY = Turnaway(OVER_SHARE, "over_share", 2.5)
 Generate = Callable[[], Awaitable[str]]
@@ -83,6 +83,30 @@ async def test_what_is_served_passes_unchanged(kind: Callable[[Generate], ASGIAp
     status, body = await asked(kind(serves))
     assert status == 200
     assert b"hello" in body
+
+
+async def test_what_is_foreseen_is_answered_without_asking_and_the_body_is_read() -> None:
+    asks: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asks.append(scope["path"])
+
+    pieces = [b"{", b"}"]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    foreseen = {"/busy": AWAY}
+    for path in ("/busy", "/free"):
+        await foreseeing(app, lambda scope: foreseen.get(scope["path"]))({"path": path}, receive, send)
+    assert asks == ["/free"]
+    assert read(sent[0]["status"], sent[1]["body"]) == AWAY
+    assert not pieces
 
 
 async def test_what_has_begun_is_not_taken_back() -> None:

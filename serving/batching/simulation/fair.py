@@ -31,6 +31,8 @@ class FairEngine(Engine):
         """
         super().__init__(timing, size, rng)
         self.model = StepTime() if learns else self._truth
+        self.crowded = False
+        """Whether somebody waits before the engine, as the pacer tells it."""
         self._learns = learns
         self._ledger = Ledger()
         self._limits = Limits(tokens=size.max_num_batched_tokens, step_s=step_s)
@@ -83,6 +85,7 @@ class FairEngine(Engine):
             context_tokens=self.context,
             promised_s=min([_allowed(one, now) for one in self.decoding], default=math.inf),
             company=self._company(now),
+            crowded=self.crowded,
             model=self.model,
             limits=self._limits,
         )

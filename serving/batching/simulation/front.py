@@ -127,6 +127,7 @@ class Paced(Front):
             request = self._requests.pop(job_started.id)
             self._prefills[request.id] = job_started.prefill_tokens
             found.started.append(request)
+        self._engine.crowded = self._policy.waiting > 0
         return found
 
     def ended(self, request: Request) -> None:
