@@ -152,7 +152,7 @@ class Policy:
         stranger = forecast(ticket, self._backlog, self._running, self._speed, stranger=True)
         # Slots come free one by one, so the wait falls in steps.
         wait = max(excess / caution + ahead.release_s, ahead.first_release_s)
-        served = _feared(stranger, alone, self._caution) <= allowed
+        served = _feared(stranger, alone, min(CALM, self._caution)) <= allowed
         reason = Reason.OVER_SHARE if served else Reason.OVERLOADED
         why = f"its first token is {ahead.first_token_s:.1f} s away, {allowed:.1f} s were promised"
         return Refusal(reason, max(SOONEST_RETRY_S, wait * _RETRY_MARGIN), why)

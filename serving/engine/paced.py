@@ -14,7 +14,7 @@ from uuid import uuid4
 from serving.batching.board import Board, Reading
 from serving.batching.capacity import Bounds, Capacity, capacity
 from serving.batching.jobs import Job, Reason, Refusal, due
-from serving.batching.lengths import EXPECTED_AT_MOST, PRIOR_DENSITY, Means
+from serving.batching.lengths import PRIOR_DENSITY, Means
 from serving.batching.orders import Orders, Told
 from serving.batching.pacer import Pacer, Refused, Turn
 from serving.batching.policy import Policy
@@ -95,8 +95,8 @@ class Core:
         tokens = round(SURELY * self._densities.of(claim.organisation) * claim.body_bytes / 1000)
         if not tokens:
             return None
-        # A picture is many bytes and few tokens.
-        job = self._job(claim, min(tokens, FORESEEN_AT_MOST), 0, EXPECTED_AT_MOST, 1)
+        # A picture is many bytes and few tokens, and an answer may be of one.
+        job = self._job(claim, min(tokens, FORESEEN_AT_MOST), 0, 1, 1)
         refusal = self._pacer.turned_away_at_once(job)
         return None if refusal is None else _turnaway(refusal)
 
