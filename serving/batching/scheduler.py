@@ -22,7 +22,7 @@ from serving.batching.board import Board, Reading
 from serving.batching.jobs import Account
 from serving.batching.ledger import Ledger, virtual_tokens
 from serving.batching.orders import CONFIG, EXTRA, Orders, Told
-from serving.batching.step import COMPANY_S, Limits, Plan, Prefill, bearable_s, plan
+from serving.batching.step import COMPANY_S, Behind, Limits, Plan, Prefill, bearable_s, plan
 from serving.batching.steptime import Step, StepTime
 
 SPARE = 64
@@ -39,6 +39,7 @@ class FairScheduling:
         self._limits = Limits(tokens=self._whole_budget, step_s=self._orders.step_s)
         self._model = StepTime()
         self._ledger = Ledger()
+        self._behind = Behind()
         self._present: set[Account] = set()
         self._seen: dict[Account, float] = {}
         self._streams: dict[str, tuple[float, int]] = {}
@@ -89,7 +90,7 @@ class FairScheduling:
             context_tokens=context,
             promised_s=min((self._allowed(one, now) for one in decodes), default=math.inf),
             company=len(self._seen) > 1 and not all(account.batch for account in self._seen),
-            crowded=self._board is not None and self._board.crowd() > 0,
+            crowded=self._behind.step(now, bool(prefills)) or (self._board is not None and self._board.crowd() > 0),
             model=self._model,
             limits=self._limits,
         )

@@ -2,8 +2,8 @@
 
 Decodes come first: every running stream gets its token. Prefill goes on beside them no faster than it has to: so that
 the next prompt is done in this step, if it can be, and all of them in good time. Never faster than the streams'
-inter-token promise allows. Where more waits before the engine nothing is spared: a step's fixed cost is shared by all
-that fits it.
+inter-token promise allows. Where more waits before the engine, or prompts have been coming for a while faster than they
+are done, nothing is spared: a step's fixed cost is shared by all that fits it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from dataclasses import dataclass
 from serving.batching.jobs import MOST_TOKENS, Account
 from serving.batching.steptime import LEAST_CHUNK, Step, StepTime
 
-WORTH = 5.0
-"""A step takes at most so many times what it takes without prefill, whatever was promised: the fixed cost is a fifth of
+WORTH = 10.0
+"""A step takes at most so many times what it takes without prefill, whatever was promised: the fixed cost is a tenth of
 it then, so that more would gain little, and everybody who decodes would wait for it."""
-GENTLE = 2.0
+GENTLE = 3.0
 """How many times that a step takes where nothing is in a hurry: a long prompt that is done in good time all the same
-makes nobody's next token twice as slow."""
+makes nobody's next token much slower."""
+NEWCOMERS = 2.0
+"""Of what a running stream was promised, how much a newcomer waits for a step's end at most: its own promise is the
+longer one, and running streams may have saved for a step that is longer than theirs."""
+BEHIND_S = 1.0
+"""After so long with always something to prefill, prompts come as fast as they are done, or faster."""
 IN_TIME = 0.6
 """Of the time that a prefill has left, in how much it is to be done: others come that go first."""
 COMPANY_S = 10.0
@@ -57,8 +62,8 @@ class Limits:
     tokens: int
     """The engine's own bound on the tokens of a step."""
     step_s: float
-    """A step takes no longer where several are about, of whom somebody was promised something: a newcomer waits for
-    its end."""
+    """The longest step that keeps the strictest inter-token promise of anybody who may come. A step takes at most
+    :data:`NEWCOMERS` times that where several are about, of whom somebody was promised something."""
     chunk: int = LEAST_CHUNK
     """Tokens by which prefill goes on in a step at least."""
     debt: int = 64
@@ -75,6 +80,24 @@ class Plan:
     """Begun prefills that this step leaves out, since somebody who waits comes before them."""
     tokens: int
     """The step's budget, decodes included."""
+
+
+class Behind:
+    """Whether an engine has had something to prefill for so long that it does not keep up at leisure."""
+
+    def __init__(self) -> None:
+        self._since = math.inf
+        self._last = -math.inf
+
+    def step(self, now: float, prefills: bool) -> bool:
+        """To be told before every step whether there is something to prefill."""
+        if not prefills:
+            self._since = math.inf
+            return False
+        if now - self._last > BEHIND_S:
+            self._since = now
+        self._since, self._last = min(self._since, now), now
+        return now - self._since >= BEHIND_S
 
 
 def plan(
@@ -99,13 +122,13 @@ def plan(
         context_tokens: what those streams have in the KV cache.
         promised_s: the longest step that keeps the inter-token promise of every stream.
         company: whether several organisations were about lately, not all of whom said that they can wait.
-        crowded: whether more waits before the engine.
+        crowded: whether more waits before the engine, or the engine is :class:`Behind`.
     """
     ordered = order(prefills, counter, limits.debt)
     waits = next((index for index, one in enumerate(ordered) if not one.admitted), len(ordered))
     held = frozenset(one.id for one in ordered[waits:] if one.admitted)
     room = max(0, limits.tokens - decode_tokens)
-    within = limits.step_s if company else math.inf
+    within = NEWCOMERS * limits.step_s if company else math.inf
     least = min(limits.chunk, room)
     decode_s = model.predict(Step(0, decode_streams, context_tokens)) if decode_streams else 0.0
     if decode_streams:

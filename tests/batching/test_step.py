@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.batching.jobs import Account
-from serving.batching.step import GENTLE, WORTH, Limits, Plan, Prefill, order, plan
-from serving.batching.steptime import Coefficients, StepTime
+from serving.batching.step import BEHIND_S, GENTLE, NEWCOMERS, WORTH, Behind, Limits, Plan, Prefill, order, plan
+from serving.batching.steptime import Coefficients, Step, StepTime
 
 LIMITS = Limits(tokens=2048, step_s=0.2, chunk=16, debt=100)
 PROMISED_S = 0.1
@@ -122,7 +122,9 @@ def test_a_long_prompt_is_done_in_time_where_the_promises_of_others_allow_it(
 
 
 def test_where_others_are_about_a_step_ends_soon() -> None:
-    assert a_plan([prefill("long", "a", 5000)], company=True).tokens == 190
+    made = a_plan([prefill("long", "a", 5000)], company=True)
+    assert MODEL.predict(Step(made.tokens, 0, 0)) <= NEWCOMERS * LIMITS.step_s
+    assert made.tokens > LIMITS.step_s / MODEL.coefficients.prefill_token_s, "their own promise is the longer one"
 
 
 def test_a_newcomer_does_not_stand_behind_somebody_s_long_prompt() -> None:
@@ -146,3 +148,23 @@ def test_whoever_is_passed_over_comes_first_before_long() -> None:
 def test_of_one_account_the_one_that_is_due_first_goes_first() -> None:
     them = [prefill("late", "a", 10, due=5.0), prefill("soon", "a", 900, due=1.0)]
     assert [one.id for one in order(them, lambda _: 0.0, 100)] == ["soon", "late"]
+
+
+def behind_after(*steps: tuple[float, bool]) -> bool:
+    behind = Behind()
+    return [behind.step(now, prefills) for now, prefills in steps][-1]
+
+
+def test_an_engine_that_always_has_something_to_prefill_is_behind() -> None:
+    halves = [(0.5 * BEHIND_S * number, True) for number in range(4)]
+    assert not behind_after(*halves[:2])
+    assert behind_after(*halves)
+
+
+def test_a_step_without_prefill_says_that_it_keeps_up() -> None:
+    assert not behind_after((0.0, True), (0.6 * BEHIND_S, False), (0.7 * BEHIND_S, True), (1.2 * BEHIND_S, True))
+
+
+def test_an_engine_that_was_idle_in_between_was_not_behind_all_the_while() -> None:
+    """Nobody asks an idle engine for a step, so it cannot say that it has nothing to prefill."""
+    assert not behind_after((0.0, True), (100.0, True))

@@ -14,7 +14,7 @@ from serving.batching.ledger import Ledger, virtual_tokens
 from serving.batching.simulation.engine import Engine
 from serving.batching.simulation.requests import Request
 from serving.batching.simulation.scenario import EngineSize, StepTiming
-from serving.batching.step import COMPANY_S, Limits, Prefill, bearable_s, plan
+from serving.batching.step import COMPANY_S, Behind, Limits, Prefill, bearable_s, plan
 from serving.batching.steptime import PROFILE_ANSWER, PROFILE_PROMPTS, PROFILE_STREAMS, Step, StepTime
 
 Thing = TypeVar("Thing")
@@ -35,6 +35,7 @@ class FairEngine(Engine):
         """Whether somebody waits before the engine, as the pacer tells it."""
         self._learns = learns
         self._ledger = Ledger()
+        self._behind = Behind()
         self._limits = Limits(tokens=size.max_num_batched_tokens, step_s=step_s)
         self._prefilling: Counter[Account] = Counter()
         self._streams: Counter[tuple[Account, float]] = Counter()
@@ -56,6 +57,11 @@ class FairEngine(Engine):
             decoding=self.last.decode_streams,
             context_tokens=self.last.context_tokens,
         )
+
+    def begin(self, now: float) -> None:
+        if not self.begun and not self.waiting:
+            self._behind.step(now, prefills=False)
+        super().begin(now)
 
     def add(self, request: Request, now: float) -> None:
         super().add(request, now)
@@ -85,7 +91,7 @@ class FairEngine(Engine):
             context_tokens=self.context,
             promised_s=min([_allowed(one, now) for one in self.decoding], default=math.inf),
             company=self._company(now),
-            crowded=self.crowded,
+            crowded=self._behind.step(now, prefills=True) or self.crowded,
             model=self.model,
             limits=self._limits,
         )
