@@ -13,7 +13,7 @@ BATCH_SHARE = 0.05
 """What a batch job's weight is worth beside others: enough not to starve, too little to disturb."""
 MOST_TOKENS = 10**9
 """More than any prompt or answer has; a larger count is a mistake."""
-PATIENCE = 6.0
+PATIENCE = 8.0
 """A prompt whose prefill alone takes longer than was promised is due after so many times that: it is long, not late.
 With less, whoever sends such prompts is turned away while the engine has time for them: one that is ahead of another is
 most of what that one was promised."""
