@@ -225,3 +225,14 @@ def test_a_class_is_promised_what_everybody_is_but_for_its_own() -> None:
     assert (interactive.first_token_s, interactive.inter_token_s) == (0.5, slo.inter_token_s)
     assert (standard.first_token_s, standard.objective) == (1.0, slo.objective)
     assert (batch.first_token_s, batch.objective) == (1.0, 0.5)
+
+
+def test_the_digest_is_of_what_the_file_says_and_not_of_how_it_is_laid_out() -> None:
+    one = {"seed": 1, "dtype": "float32"}
+    model = {"id": "small", "source": {"bundled": "small"}}
+    first = country(models=[{**model, "engine": {"arguments": one}}])
+    other = country(models=[{"engine": {"arguments": dict(reversed(one.items()))}, **model}], isolation="shared")
+    assert first.digest == other.digest
+    assert first.digest.startswith("sha256:")
+    assert len(first.digest) == len("sha256:") + 64
+    assert country(name="Estland").digest != country().digest
