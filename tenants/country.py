@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     JsonValue,
@@ -25,7 +26,9 @@ from pydantic import (
     model_validator,
 )
 
-from tenants.arguments import ALLOWED, judge
+from tenants import floor
+from tenants.arguments import ALLOWED, judge, judge_values
+from tenants.rules import Weakens
 
 PORT_BASE = 9000
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (names them, binds nothing)
@@ -155,7 +158,7 @@ class Engine(Described):
     tensor_parallel_size: Count = 1
     pipeline_parallel_size: Count = 1
 
-    arguments: dict[ArgumentName, JsonValue] = {}
+    arguments: Annotated[dict[ArgumentName, JsonValue], AfterValidator(judge_values)] = {}
     """Passed to vLLM as they are. Read-only by convention."""
 
 
@@ -217,15 +220,16 @@ class Residency(Described):
 class Safety(Described):
     """Which safety policy applies."""
 
-    policy: Literal["standard"] = "standard"
+    policy: Annotated[Literal["standard"], BeforeValidator(floor.safety_policy)] = "standard"
 
 
 def _admitted(model: Model, info: ValidationInfo) -> Model:
     residency = info.data.get("residency")
     if model.source.hub is not None and isinstance(residency, Residency) and not residency.allow_hub:
-        raise ValueError(
-            f"source.hub '{model.source.hub}' would be fetched from abroad: "
-            "put it on the country's nodes and name its path, or set residency.allow_hub: true"
+        raise Weakens(
+            "R8",
+            f"source.hub '{model.source.hub}' would be fetched from abroad",
+            "put it on the country's nodes and name its path, or set residency.allow_hub: true",
         )
     return model
 
