@@ -6,8 +6,6 @@ pydantic's complaints into a :class:`~tenants.errors.TenantError`.
 
 from __future__ import annotations
 
-import json
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo
@@ -271,15 +269,6 @@ class Country(Described):
                 raise ValueError(f"two models have the id '{model.id}'")
             seen.add(model.id)
         return models
-
-    @property
-    def digest(self) -> str:
-        """Names the policy in records and receipts: ``sha256:…`` of all that the file says, defaults included.
-
-        The same for the same policy, however the file is laid out; another one as soon as anything differs.
-        """
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return f"sha256:{sha256(canonical.encode()).hexdigest()}"
 
     @property
     def port(self) -> int:

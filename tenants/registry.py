@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Self
@@ -38,7 +39,7 @@ class Registry:
     def __init__(self, root: Path, countries: Iterable[Country]) -> None:
         self.root = root
         self._countries = {country.code: country for country in sorted(countries, key=lambda each: each.code)}
-        if problems := list(_clashes(self._countries.values())):
+        if problems := list(clashes(self._countries.values())):
             raise TenantError(root, problems)
 
     @classmethod
@@ -92,17 +93,21 @@ def unknown_country(code: str, known: Iterable[str]) -> Problem:
 
 
 def _beneath(root: Path, error: TenantError, problem: Problem) -> Problem:
-    return Problem(f"{error.path.relative_to(root)}: {problem.location}".removesuffix(": "), problem.message)
+    return replace(problem, location=f"{error.path.relative_to(root)}: {problem.location}".removesuffix(": "))
 
 
-def _clashes(countries: Iterable[Country]) -> Iterator[Problem]:
+def clashes(countries: Iterable[Country]) -> Iterator[Problem]:
+    """What two countries of one installation cannot both have. A problem's location is the later one's code."""
     for one, other in combinations(countries, 2):
         if one.numeric == other.numeric:
-            yield Problem(other.code, f"has the ISO number {one.numeric}, and so has {one.code}")
+            message = f"has the ISO number {one.numeric}, and so has {one.code}"
+            yield Problem(other.code, message, "R1", "give each its own")
         if one.port == other.port and _same_host(one.gateway.host, other.gateway.host):
-            yield Problem(other.code, f"listens on port {one.port}, and so does {one.code}")
+            message = f"listens on port {one.port}, and so does {one.code}"
+            yield Problem(other.code, message, "R1", "give one of them another gateway.port")
         if one.public_address == other.public_address:
-            yield Problem(other.code, f"is reached at {one.public_address}, and so is {one.code}")
+            message = f"is reached at {one.public_address}, and so is {one.code}"
+            yield Problem(other.code, message, "R1", "give one of them another gateway.public_url")
 
 
 def _same_host(one: str, other: str) -> bool:
