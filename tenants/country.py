@@ -26,6 +26,7 @@ from pydantic import (
 
 from tenants import floor
 from tenants.arguments import ALLOWED, judge, judge_values
+from tenants.networks import apart, canonical
 from tenants.rules import Weakens
 
 PORT_BASE = 9000
@@ -71,6 +72,7 @@ LocalPath = Annotated[Path, Strict(False), AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=4096)]
+NetworkName = Annotated[str, AfterValidator(canonical)]
 ArgumentName = Annotated[str, AfterValidator(judge), Field(json_schema_extra={"enum": sorted(ALLOWED)})]
 
 
@@ -209,7 +211,10 @@ class Slo(Described):
 
 
 class Residency(Described):
-    """What may come in from abroad. Nothing here lets anything out."""
+    """What is at home, and what may come in from abroad. Nothing here lets anything out."""
+
+    networks: Annotated[Listed[NetworkName], AfterValidator(_distinct), AfterValidator(apart)] = ()
+    """The country's own networks as CIDRs: where its nodes, its collector and its database are. Loopback always is."""
 
     allow_hub: bool = False
     """Let this country's nodes fetch models from a model hub abroad."""

@@ -11,6 +11,7 @@ from typing import Self
 from tenants.country import WILDCARDS, Country
 from tenants.document import read_as
 from tenants.errors import Problem, TenantError, suggestion
+from tenants.networks import Network, merged
 
 FILE_NAME = "tenant.yaml"
 
@@ -108,6 +109,19 @@ def clashes(countries: Iterable[Country]) -> Iterator[Problem]:
         if one.public_address == other.public_address:
             message = f"is reached at {one.public_address}, and so is {one.code}"
             yield Problem(other.code, message, "R1", "give one of them another gateway.public_url")
+        for network in _shared(one, other):
+            message = f"calls {network} its own network, and so does {one.code}"
+            yield Problem(other.code, message, "R6", "name to each what is its own")
+
+
+def _shared(one: Country, other: Country) -> list[Network]:
+    """The networks of the first country, as far as they are the other's too."""
+    others = merged(other.residency.networks)
+    return [
+        ours
+        for ours in merged(one.residency.networks)
+        if any(ours.version == theirs.version and ours.overlaps(theirs) for theirs in others)
+    ]
 
 
 def _same_host(one: str, other: str) -> bool:
