@@ -90,7 +90,6 @@ _REASONS: dict[tuple[str | None, str], tuple[str, ...]] = {
 }  # fmt: skip
 
 
-
 class NotAllowed(NamedTuple):
     """Why no country may set an argument."""
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Self
 
-from tenants.country import WILDCARDS, Country
+from tenants.country import METRICS_PORTS, WILDCARDS, Country
 from tenants.document import read_as
 from tenants.errors import Problem, TenantError, suggestion
 from tenants.networks import Network, merged
@@ -109,6 +109,13 @@ def clashes(countries: Iterable[Country]) -> Iterator[Problem]:
         if one.public_address == other.public_address:
             message = f"is reached at {one.public_address}, and so is {one.code}"
             yield Problem(other.code, message, "R1", "give one of them another gateway.public_url")
+        if abs(one.metrics_port - other.metrics_port) < METRICS_PORTS:
+            message = f"tells its metrics on port {other.metrics_port}, where {one.code} tells its own"
+            yield Problem(other.code, message, "R6", "give one of them another telemetry.prometheus.port")
+        ours, theirs = other.telemetry.collector, one.telemetry.collector
+        if ours is not None and theirs is not None and ours.endpoint == theirs.endpoint:
+            message = f"sends its telemetry to {ours.endpoint}, and so does {one.code}"
+            yield Problem(other.code, message, "R6", "give each a collector of its own")
         for network in _shared(one, other):
             message = f"calls {network} its own network, and so does {one.code}"
             yield Problem(other.code, message, "R6", "name to each what is its own")

@@ -33,9 +33,7 @@ CELL_KEY = Kind(
     "cell key", "R4", "a claim of one is taken by the other's replicas", "take the later one down, remove its cell.key"
 )
 PEPPER = Kind("pepper", "R1", "a key's digest in one store is valid in the other", "make the later country's keys anew")
-SIGNING_KEY = Kind(
-    "signing key", "R10", "nobody can tell whose a receipt is", "rotate the later country's signing key"
-)
+SIGNING_KEY = Kind("signing key", "R10", "nobody can tell whose a receipt is", "rotate the later country's signing key")
 TLS_KEY = Kind("TLS key", "R1", "one can pass itself off as the other", "give each its own certificate and key")
 MODEL_FOLDER = Kind(
     "model folder",

@@ -16,6 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from serving.engine.port import METRICS, ClaimFacts, Engine, claimed
 from serving.http.listener import Listener
+from serving.records.telemetry.logs import fault
+from serving.records.telemetry.replica import Carried
+from serving.records.telemetry.telemetry import Telemetry
 from serving.replicas.claim import HEADER, CellKey, Claim, ClaimRejected, Doorkeeper
 from serving.types import TOKENIZE, Address, Endpoint
 
@@ -32,7 +35,12 @@ _NO_PATH = "no such path on a replica"
 class ReplicaServer:
     """Serves one engine to the gateways of one country, and to nobody else."""
 
-    def __init__(self, engine: Engine, key: CellKey, country: str) -> None:
+    def __init__(self, engine: Engine, key: CellKey, country: str, telemetry: Telemetry | None = None) -> None:
+        """
+        Args:
+            telemetry: who is told of the requests that their gateway traces.
+        """
+        self._telemetry = telemetry
         self._engine = engine
         self._key = key
         self._door = Doorkeeper(key, country)
@@ -74,6 +82,7 @@ class ReplicaServer:
         if self.draining:
             return await _refuse(send, 503, "this replica is draining")
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name in _PASSED]
+        carried = self._carried(claim)
         facts = ClaimFacts(
             organisation=claim.organisation,
             request_id=claim.request_id,
@@ -82,13 +91,16 @@ class ReplicaServer:
             cache_salt=self._key.cache_salt(claim.organisation),
             weight=claim.weight,
             body_bytes=int(dict(scope["headers"]).get(b"content-length", b"0")),
+            moments=carried.moments if carried else None,
         )
         self._enter()
         try:
             with claimed(facts):
-                await self._ask_engine(scope, receive, send)
+                await self._ask_engine(scope, receive, carried.noting(send) if carried else send)
         finally:
             self._leave()
+            if carried is not None:
+                carried.end()
 
     async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The engine's metrics, also while draining: what is watched then is how the work ends.
@@ -99,6 +111,11 @@ class ReplicaServer:
             await _refuse(send, 404, _NO_PATH)
         else:
             await self._ask_engine({**scope, "headers": [], "query_string": b""}, receive, send)
+
+    def _carried(self, claim: Claim) -> Carried | None:
+        """The trace of the request, where it has one: it is believed, for it is in the claim."""
+        trace = self._telemetry.carried_on(claim.trace) if self._telemetry is not None else None
+        return Carried(trace) if trace is not None else None
 
     def _admitted(self, scope: Scope) -> Claim | None:
         token = dict(scope["headers"]).get(_CLAIM, b"").decode("latin-1")
@@ -114,7 +131,9 @@ class ReplicaServer:
         except Exception as error:
             # Where, but not what: an error's text may quote a prompt (R7). The listener sees an answer left undone.
             place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("%s from the engine at %s:%s", type(error).__name__, place.filename, place.lineno)
+            log.error(
+                "%s from the engine at %s:%s", type(error).__name__, place.filename, place.lineno, extra=fault(error)
+            )
 
     def _enter(self) -> None:
         self.in_flight += 1
