@@ -67,7 +67,8 @@ _KINDS = (
     ),
     _kind(
         "R9",
-        "salt cache_salt prefix_sharing share_prefix(?:es)? shared_prefix(?:es)? share_cache shared_cache cache_sharing",
+        "salt cache_salt prefix_sharing share_prefix(?:es)? shared_prefix(?:es)? share_cache shared_cache"
+        " cache_sharing",
         "one organisation could find out another's prompts by how fast an answer begins",
         "take it out: the salt is derived from the organisation by itself",
     ),

@@ -13,6 +13,7 @@ from serving.cli.keys import key_app
 from serving.cli.loadtest import loadtest
 from serving.cli.models import models_app
 from serving.cli.organisations import org_app
+from serving.cli.plan import apply, plan
 from serving.cli.receipt import receipt_app
 from serving.cli.simulate import simulate
 from serving.cli.status import status
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 app.command()(up)
 app.command()(down)
+app.command()(plan)
+app.command()(apply)
 app.command()(status)
 app.command()(doctor)
 app.command()(chat)

@@ -64,6 +64,13 @@ class LocalCluster:
         draft.write_text(json.dumps({"address": record.address, "applied": record.applied}))
         draft.rename(self._file)
 
+    def note(self, applied: Mapping[str, str]) -> None:
+        """Write down what runs by now beside what is written down already."""
+        record = self.record()
+        if record is None:
+            raise ClusterError("the cluster's record cannot be read")
+        self.write(Record(record.address, {**record.applied, **applied}))
+
     def environment(self) -> dict[str, str]:
         """What every process of the cluster, and every driver that joins it, has in its environment."""
         return {

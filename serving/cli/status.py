@@ -129,7 +129,7 @@ def deployed(countries: Iterable[Country], record: Record) -> dict[str, Deployed
             state.phase,
             state.deployments,
             state.message,
-            drift=code in record.applied and record.applied[code] != serve.fingerprint(by_code[code]),
+            drift=code in record.applied and record.applied[code] != by_code[code].policy_digest,
         )
         for code, state in states.items()
     }
@@ -200,7 +200,7 @@ def _show(standings: Sequence[Standing]) -> None:
         emit_table(("country", "deployment", "replicas", "processes"), rows)
     for each in standings:
         if each.drift:
-            note(f"{each.country}: its tenant.yaml has changed since it was deployed; domicile up applies it")
+            note(f"{each.country}: its tenant.yaml has changed since it was deployed; see domicile plan")
         if each.message:
             note(f"{each.country}: {each.message}")
 

@@ -15,8 +15,6 @@ from tenants.country import Country
 
 log = logging.getLogger(__name__)
 
-DRAIN_GRACE_S = 30.0
-
 
 class GatewayDeployment:
     """One gateway process. Serve places it and asks for its health; callers come over its own listener."""
@@ -37,6 +35,7 @@ class GatewayDeployment:
         from serving.replicas.table import live
 
         ground.stand_in(country.code)
+        self._patience_s = country.slo.request_s
         # A handle makes its router, which fills the table, when it is first given options.
         self._handles = [handle.options(method_name="ready") for handle in replicas.values()]
         self._listener = listener(country, settings, addresses, live, ground.site())
@@ -50,6 +49,6 @@ class GatewayDeployment:
         return True
 
     async def __del__(self) -> None:
-        """Serve's orderly end: accept nothing more, let running answers finish."""
+        """Serve's orderly end: accept nothing more, let running answers finish, however long any may take."""
         if hasattr(self, "_listener"):
-            await self._listener.stop(DRAIN_GRACE_S)
+            await self._listener.stop(self._patience_s)

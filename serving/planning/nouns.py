@@ -1,4 +1,4 @@
-"""The nouns of a plan: what was seen to run, and what would be done about it. All are frozen and hold no file or process."""
+"""The nouns of a plan: what was seen to run, and what would be done about it. None holds a file or a process."""
 
 from __future__ import annotations
 

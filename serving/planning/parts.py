@@ -18,10 +18,8 @@ from tenants.country import Country, Engine, Model
 
 GATEWAY = "gateway"
 
-GATEWAY_ONLY = frozenset(
-    {"name", "english_name", "numeric", "time_zone", "languages", "gateway", "safety", "models"}
-)
-"""What no replica looks at. Everything else, what is described in future included, replaces replicas when it changes."""
+GATEWAY_ONLY = frozenset({"name", "english_name", "numeric", "time_zone", "languages", "gateway", "safety", "models"})
+"""What no replica looks at. All else, what is described in future included, replaces replicas when it changes."""
 
 GATEWAY_ONLY_OF_MODELS = frozenset({"replicas", "granted"})
 

@@ -22,6 +22,7 @@ from tenants.ground import CountryGround
 log = logging.getLogger(__name__)
 
 DRAIN_GRACE_S = 30.0
+"""How long answers may take to finish in a process that a signal tells to end. A roll-out waits for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class ReplicaDeployment:
     async def __del__(self) -> None:
         """Serve's orderly end: gateways have already been told, so only what is in flight is waited for."""
         if hasattr(self, "_address"):
-            await self._server.drain(DRAIN_GRACE_S)
+            await self._server.drain(self._country.slo.request_s)
             await self._server.stop()
 
     def _drain_at_exit(self) -> None:

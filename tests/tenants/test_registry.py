@@ -84,7 +84,7 @@ def test_r2_two_countries_never_call_the_same_ground_their_own(tmp_path: Path) -
     with pytest.raises(TenantError) as caught:
         Registry.load(tmp_path)
     assert [str(problem) for problem in caught.value.problems] == [
-        "kr: calls 10.1.0.0/16 its own network, and so does ee"
+        "kr: calls 10.1.0.0/16 its own network, and so does ee (R6): name to each what is its own"
     ]
 
 
