@@ -13,6 +13,8 @@ from ipaddress import (
     ip_network,
 )
 
+from tenants.rules import Weakens
+
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 
@@ -50,8 +52,8 @@ def apart(texts: tuple[str, ...]) -> tuple[str, ...]:
     for network in merged(texts):
         try:
             _narrow(network)
-        except ValueError as error:
-            raise ValueError(f"together make up {network}, which {error}") from None
+        except Weakens as error:
+            raise Weakens(error.rule, f"together make up {network}, which {error}", error.remedy) from None
     return texts
 
 
@@ -86,6 +88,6 @@ def plain(host: str) -> Address:
 def _narrow(network: Network) -> None:
     widest = WIDEST[network.version]
     if network.prefixlen < widest:
-        raise ValueError(
-            f"is wider than /{widest}, and so than any country's own network: name the country's parts of it"
+        raise Weakens(
+            "R6", f"is wider than /{widest}, and so than any country's own network", "name the country's parts of it"
         )

@@ -106,7 +106,7 @@ def clashes(countries: Iterable[Country]) -> Iterator[Problem]:
         if one.port == other.port and _same_host(one.gateway.host, other.gateway.host):
             message = f"listens on port {one.port}, and so does {one.code}"
             yield Problem(other.code, message, "R1", "give one of them another gateway.port")
-        if one.public_address == other.public_address:
+        elif one.public_address == other.public_address:
             message = f"is reached at {one.public_address}, and so is {one.code}"
             yield Problem(other.code, message, "R1", "give one of them another gateway.public_url")
         if abs(one.metrics_port - other.metrics_port) < METRICS_PORTS:

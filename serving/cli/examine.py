@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import combinations
 
-from serving.cli.checks.home import missing
+from serving.cli.checks.home import lacking
 from serving.engine.arguments import ArgumentsRefused, check
 from serving.planning.nouns import Refusal
 from serving.settings import Settings
@@ -54,7 +54,7 @@ def _unfit(country: Country, settings: Settings) -> Iterator[Problem]:
         except ArgumentsRefused as error:
             for line in str(error).splitlines():
                 yield Problem(f"models[{number}].engine.arguments", line)
-        if model.replicas and (told := missing(country, model, settings.models)):
+        if model.replicas and (told := lacking(country, model, settings.models)):
             yield Problem(f"models[{number}].source", told)
 
 

@@ -76,9 +76,6 @@ class Serve:
             for code in codes
         }
 
-    def fingerprint(self, country: Any) -> str:
-        return f"digest of {country.code}"
-
 
 @dataclass
 class Terminal:
@@ -93,6 +90,9 @@ class Terminal:
         numeric = sum(code.encode())
         description = yaml.safe_dump({**MINIMAL, "code": code, "numeric": numeric, **changes})
         (folder / "tenant.yaml").write_text(description, encoding="utf-8")
+
+    def digest(self, code: str) -> str:
+        return find_country(self.root / "countries", code).policy_digest
 
     @property
     def env(self) -> dict[str, str]:
@@ -128,7 +128,7 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
 @pytest.fixture
 def up(terminal: Terminal) -> Terminal:
     """Both countries run and are ready."""
-    terminal.cluster.applied = {code: f"digest of {code}" for code in ("ee", "kr")}
+    terminal.cluster.applied = {code: terminal.digest(code) for code in ("ee", "kr")}
     terminal.cluster.nodes = {"": 1, "ee": 100, "kr": 200}
     terminal.answering |= {"ee", "kr"}
     return terminal
@@ -203,7 +203,7 @@ def test_a_node_without_an_application_is_starting(up: Terminal) -> None:
 
 
 def test_a_changed_file_is_drift(up: Terminal) -> None:
-    up.cluster.applied = {"ee": "older", "kr": "digest of kr"}
+    up.cluster.applied = {"ee": "older", "kr": up.digest("kr")}
     assert [each["drift"] for each in up.json()[1].values()] == [True, False]
     assert "ee: its tenant.yaml has changed" in up.run().stderr
 
