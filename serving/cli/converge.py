@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psutil
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from serving.cli import policies
@@ -90,9 +91,8 @@ def _deploy(wanted: Wanted, cluster: LocalCluster, settings: Settings) -> None:
     from serving.cli import serve
 
     countries = [wanted.files[each.country] for each in wanted.deployed]
-    for one, each in zip(countries, wanted.deployed, strict=True):
-        if each.action is Action.ADD or any(change.path in _DOOR for change in each.changes):
-            _require_free(one)
+    for one in countries:
+        _require_own(one, cluster)
     generations = {each.country: _generation(each, settings, restart=wanted.restart) for each in wanted.deployed}
     for one, each in zip(countries, wanted.deployed, strict=True):
         if each.action is not Action.NONE:
@@ -103,9 +103,6 @@ def _deploy(wanted: Wanted, cluster: LocalCluster, settings: Settings) -> None:
     cluster.note({one.code: one.policy_digest for one in countries})
     addresses = {code: one.public_address for code, one in wanted.files.items()}
     serve.deploy(countries, settings, addresses, generations)
-
-
-_DOOR = ("gateway.host", "gateway.port")
 
 
 def _generation(each: CountryPlan, settings: Settings, *, restart: bool) -> str:
@@ -159,9 +156,13 @@ def _nodes(cluster: LocalCluster, countries: Sequence[Country], bar: Progress) -
     return record
 
 
-def _require_free(country: Country) -> None:
-    # Gateways share their port with one another, so the kernel would let them share it with a stranger too.
-    if not _free(country):
+def _require_own(country: Country, cluster: LocalCluster) -> None:
+    """Gateways share their port with one another, so the kernel would let them share it with a stranger too."""
+    if _free(country):
+        return
+    own = {process.pid for process in cluster.processes()}
+    listening = (each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN)
+    if not own & {each.pid for each in listening if each.laddr.port == country.port}:
         raise ClusterError(f"{country.code}: another program listens at {country.address}; see domicile doctor")
 
 
