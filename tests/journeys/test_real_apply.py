@@ -1,4 +1,4 @@
-"""A country's file is edited while it serves: plan tells, apply makes it so, no stream is dropped, all of it is recorded.
+"""A file is edited while its country serves: plan tells, apply makes it so, no stream is dropped, and all is recorded.
 
 In this order: each test finds the house as the one before left it.
 """

@@ -238,3 +238,17 @@ def test_the_digest_is_of_what_the_file_says_and_not_of_how_it_is_laid_out() -> 
     assert first.policy_digest.startswith("sha256:")
     assert len(first.policy_digest) == len("sha256:") + 64
     assert country(name="Estland").policy_digest != country().policy_digest
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"hf_overrides": {"rope_scaling": {"type": "linear", "factor": 2.0}}},
+        {"chat_template": "/srv/templates/chat.jinja"},
+        {"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"},
+        {"generation_config": "vllm"},
+    ],
+)
+def test_values_that_bring_no_code_are_taken(good: dict[str, object]) -> None:
+    model = {"id": "small", "source": {"bundled": "small"}, "engine": {"arguments": good}}
+    assert country(models=[model]).models[0].engine.arguments == good
