@@ -360,3 +360,14 @@ def test_a_silent_cluster_is_told_and_not_taken_for_an_empty_one(
     found = running.plan()
     assert [each["drift"][0]["kind"] for each in found["countries"]] == ["unknown", "unknown"]
     assert found["changes"] is False
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"digest": 1}', b"\xff"])
+def test_what_was_applied_and_cannot_be_read_is_made_anew(running: Terminal, content: bytes) -> None:
+    (running.settings.country("ee") / "applied.json").write_bytes(content)
+    ee, kr = running.plan()["countries"]
+    assert (ee["action"], [each["kind"] for each in ee["drift"]]) == ("change", ["unknown"])
+    assert {step["how"] for step in ee["steps"]} == {"roll"}
+    assert kr["action"] == "none"
+    assert running.run("apply").exit_code == 0
+    assert running.plan()["changes"] is False
