@@ -12,6 +12,8 @@ from functools import partial
 from time import monotonic
 from typing import Protocol
 
+from serving.records.telemetry.trace import span
+from serving.records.telemetry.visit import Visit
 from serving.replicas.continuation import Told
 from serving.steps.authenticate import Authenticator
 from serving.steps.relay import Relay
@@ -25,6 +27,10 @@ class Asked(Protocol):
 
     @property
     def id(self) -> str: ...
+
+    @property
+    def visit(self) -> Visit:
+        """Hears what becomes of the request."""
 
     @property
     def headers(self) -> Mapping[bytes, bytes]: ...
@@ -60,9 +66,14 @@ async def answer(asked: Asked, house: House) -> AsyncIterator[Answer]:
         Refused: before anything was generated, and up to the first bytes of the stream.
         Failed: likewise, and also in the middle of the stream.
     """
-    caller = house.authenticate(asked.headers)
-    site = house.residency.site_for(caller, asked.headers)
-    prompt = await asked.prompt(site)
+    with span("authenticate"):
+        caller = house.authenticate(asked.headers)
+    asked.visit.known(caller)
+    with span("residency"):
+        site = house.residency.site_for(caller, asked.headers)
+    with span("read"):
+        prompt = await asked.prompt(site)
+    asked.visit.asked(prompt)
     site.grant(prompt)
     errand = Errand(caller, prompt, asked.id, ends=monotonic() + site.country.slo.request_s)
     async with aclosing(house.relay(errand)) as stream:

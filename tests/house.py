@@ -20,11 +20,14 @@ from serving.gateway.house import listener
 from serving.http.listener import Listener
 from serving.http.protocol import DEFAULT_LIMITS, ListenerLimits
 from serving.placement import Replica
+from serving.records.telemetry.listener import private
+from serving.records.telemetry.telemetry import Telemetry
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
 from serving.replicas.table import Table
 from serving.settings import Settings
 from tenants.country import Country, Model, Source
+from tenants.country import Telemetry as Telling
 from tenants.ground import CountryGround
 from tenants.keyring import mint
 from tenants.organisation import Organisation, Plan
@@ -43,6 +46,10 @@ class _AnyPort(Country):
     def port(self) -> int:
         return 0
 
+    @property
+    def metrics_port(self) -> int:
+        return 0
+
 
 @dataclass
 class Stand:
@@ -51,6 +58,7 @@ class Stand:
     engine: FakeEngine
     server: ReplicaServer
     replica: Replica
+    telemetry: Telemetry
 
     async def vanish(self) -> None:
         """End as a process does that is killed: every connection breaks, nobody listens, nothing is said."""
@@ -72,6 +80,8 @@ class Land:
     ground: CountryGround
     table: Table
     gateway: Listener
+    telemetry: Telemetry
+    metrics: Listener
     addresses: dict[str, str]
     stands: list[Stand] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
@@ -144,16 +154,20 @@ async def lands(
     token_s: float = 0.0,
     context_length: int = 4096,
     limits: ListenerLimits = DEFAULT_LIMITS,
+    telling: Telling | None = None,
 ) -> AsyncIterator[list[Land]]:
     """Countries that serve. Each has the organisations ``acme`` and ``umbra``, and knows the others' addresses."""
     addresses: dict[str, str] = {}
     async with AsyncExitStack() as leaving:
         found = []
         for code in codes:
-            land = await _open(home / code, code, addresses, limits)
+            land = await _open(home / code, code, addresses, limits, telling or Telling())
+            leaving.callback(land.telemetry.close)
+            leaving.push_async_callback(land.metrics.stop)
             leaving.push_async_callback(land.gateway.stop)
             for number in range(replicas):
                 stand = await stood(land, f"{code}-{number}", FakeEngine(MODEL, context_length, token_s=token_s))
+                leaving.callback(stand.telemetry.close)
                 leaving.push_async_callback(stand.server.stop)
             land.report()
             found.append(land)
@@ -169,11 +183,12 @@ async def land(home: Path, code: str = "ee", **options: Any) -> AsyncIterator[La
 
 async def stood(land: Land, id: str, engine: FakeEngine) -> Stand:
     """One more replica of a country. The table does not know it yet."""
-    server = ReplicaServer(engine, land.cell_key, land.country.code)
+    telemetry = Telemetry.open(land.country, "domicile-replica", f"{land.country.code}-{id}")
+    server = ReplicaServer(engine, land.cell_key, land.country.code, telemetry)
     address = await server.start("127.0.0.1")
     facts = engine.facts()
     replica = Replica(id, land.country.code, facts.model, address, context_length=facts.context_length)
-    stand = Stand(engine, server, replica)
+    stand = Stand(engine, server, replica, telemetry)
     land.stands.append(stand)
     return stand
 
@@ -210,19 +225,22 @@ def _cut(stand: Stand, tokens: int, how: str, lost: list[Stand]) -> None:
 _vanishing: set[asyncio.Task[None]] = set()
 
 
-async def _open(home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits) -> Land:
+async def _open(home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits, telling: Telling) -> Land:
     shipped = load_country(SHIPPED / code)
     models = (
         Model(id=MODEL, source=Source(bundled=MODEL)),
         Model(id=NAMED, source=Source(bundled=MODEL), granted="named", replicas=0),
     )
-    country = _AnyPort.model_construct(**{**dict(shipped), "models": models})
+    country = _AnyPort.model_construct(**{**dict(shipped), "models": models, "telemetry": telling})
     settings = Settings(home=home, countries=SHIPPED)
     ground = CountryGround(settings.country(code), code)
     table = Table()
-    gateway = listener(country, settings, addresses, table, f"test{next(_sites)}", limits)
+    site = f"test{next(_sites)}"
+    telemetry = Telemetry.open(country, "domicile-gateway", f"{code}-{site}")
+    gateway = listener(country, settings, addresses, table, site, telemetry, limits)
     await gateway.start()
-    land = Land(country, ground, table, gateway, addresses)
+    metrics = await private(telemetry.page, "127.0.0.1", country.metrics_port)
+    land = Land(country, ground, table, gateway, telemetry, metrics, addresses)
     addresses[code] = land.url
     for organisation in ("acme", "umbra"):
         land.add_organisation(organisation)

@@ -20,13 +20,16 @@ from starlette.types import Message, Receive, Scope, Send
 from serving.chat import Answer, House, answer
 from serving.errors import DomicileError, Failed, Reason, Refused
 from serving.gateway.answers import complete, error_of
-from serving.gateway.answers.objects import to_bytes
+from serving.gateway.answers.objects import Json, to_bytes
+from serving.gateway.answers.spent import Spent
 from serving.gateway.body import ClientGone
 from serving.gateway.pages import pages
 from serving.gateway.problems import error_event, problem
 from serving.gateway.request import ENDPOINTS, Request, new_request_id
 from serving.gateway.sse import Events, Layer, Refusals, ResponseEvents, Tail, UsageNull, error_frame
 from serving.http.protocol import LEAVING, Leaving
+from serving.records.telemetry.logs import fault
+from serving.records.telemetry.visit import Visits
 from serving.replicas.continuation import Told, possible
 from serving.replicas.table import Table
 from serving.replicas.upstream import Rejected
@@ -44,16 +47,18 @@ MAX_RESUMED = 2
 class Door:
     """The public ASGI application of one country."""
 
-    def __init__(self, country: Country, house: House, table: Table, site: str) -> None:
+    def __init__(self, country: Country, house: House, table: Table, site: str, visits: Visits) -> None:
         """
         Args:
             site: where this gateway stands, for ``x-domicile-site``.
+            visits: who is told what becomes of requests.
         """
         self._country = country
         self._house = house
         self._table = table
         self._ours = signature(country, site)
-        self._pages = pages(country, house, table)
+        self._pages = pages(country, house, table, visits.refused)
+        self._visits = visits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,20 +66,27 @@ class Door:
         if scope["path"] not in ENDPOINTS or b"%" in scope["raw_path"]:
             await self._pages(scope, receive, self._signed(send))
             return
-        request = Request(scope, receive, self._table, self._country)
+        request = Request(scope, receive, self._table, self._country, self._visits)
+        visit = request.visit
         try:
             if scope["method"] != "POST":
                 raise Refused(Reason.METHOD_NOT_ALLOWED, allow="POST")
             await self._generate(request, send)
         except ClientGone:
-            return
+            visit.left()
         except DomicileError as error:
+            visit.failed(error)
             await self._tell(request, error, send)
         except Exception as error:
             # Where, but not what: an error's text may quote a prompt or an answer (R7).
             place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("%s of %s at %s:%s", type(error).__name__, request.id, place.filename, place.lineno)
-            await self._tell(request, Failed(Reason.INTERNAL_ERROR), send)
+            where = (request.id, place.filename, place.lineno)
+            log.error("%s of %s at %s:%s", type(error).__name__, *where, extra=fault(error))
+            failed = Failed(Reason.INTERNAL_ERROR)
+            visit.failed(failed)
+            await self._tell(request, failed, send)
+        finally:
+            visit.end()
 
     async def _generate(self, request: Request, send: Send) -> None:
         begun = perf_counter()
@@ -84,6 +96,7 @@ class Door:
                     first = await anext(reply.stream, b"")
                 except Rejected as rejected:
                     raise _translated(request, reply.prompt, rejected) from rejected
+                request.visit.answered()
                 took = _took(begun)
                 if reply.prompt.stream:
                     await self._stream(request, reply, first, took, send)
@@ -92,7 +105,9 @@ class Door:
 
     async def _whole(self, request: Request, reply: Answer, first: bytes, took: Header, send: Send) -> None:
         raw = first + b"".join([data async for data in reply.stream])
-        body = to_bytes(complete(request.endpoint, json.loads(raw), reply.prompt.fields))
+        answer = complete(request.endpoint, json.loads(raw), reply.prompt.fields)
+        request.visit.spent(_spent_on(answer))
+        body = to_bytes(answer)
         await send(
             {
                 "type": "http.response.start",
@@ -128,10 +143,13 @@ class Door:
         for _ in range(MAX_RESUMED):
             if told is None or not isinstance(ended, Failed):
                 break
+            request.visit.resumed()
             tail = Tail(request.endpoint)
             async with aclosing(reply.resume(told)) as rest:
                 ended = self._ended(request, reply, tail, await way.relayed(rest, Events(b""), tail))
+        request.visit.spent(way.spent)
         if ended is not None:
+            request.visit.failed(ended)
             event = error_event(ended, request.language)
             way.last += error_frame(request.endpoint, event, tail.sequence)
         await send({"type": "http.response.body", "body": way.last})
@@ -202,6 +220,11 @@ class Way:
     last: bytes = b""
     """What is left to send, in one packet with the end of the answer."""
 
+    @property
+    def spent(self) -> Spent | None:
+        """What the answer cost, where a layer has read it."""
+        return next((spent for layer in self.mending if (spent := getattr(layer, "spent", None))), None)
+
     async def relayed(self, stream: AsyncGenerator[bytes, None], events: Events, tail: Tail) -> DomicileError | None:
         """Send a stream on until its end, ``events`` first. Returns what went wrong on the way."""
         mending, told, send = self.mending, self.told, self.send
@@ -237,6 +260,11 @@ def _translated(request: Request, prompt: Prompt, rejected: Rejected) -> Domicil
     return error_of(
         request.endpoint, payload, prompt.fields, context_length=rejected.context_length, status=rejected.status
     )
+
+
+def _spent_on(answer: Json) -> Spent | None:
+    usage = answer.get("usage")
+    return Spent.of(usage) if usage else None
 
 
 class _watched:  # noqa: N801 - read as a statement: with _watched(scope)

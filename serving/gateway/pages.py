@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
@@ -17,8 +18,12 @@ from serving.types import Caller
 from tenants.country import Country, Model
 
 
-def pages(country: Country, house: House, table: Table) -> FastAPI:
-    """The FastAPI application behind the door of one country."""
+def pages(country: Country, house: House, table: Table, told: Callable[[DomicileError], None]) -> FastAPI:
+    """The FastAPI application behind the door of one country.
+
+    Args:
+        told: hears of each refusal and failure.
+    """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     created = int(time.time())
 
@@ -67,9 +72,11 @@ def pages(country: Country, house: House, table: Table) -> FastAPI:
 
     async def tell(request: Request, error: Exception) -> Response:
         language = language_of(headers_of(request.scope), country)
-        told = problem(_ours(error), language, new_request_id())
-        response = Response(told.body, told.status)
-        response.raw_headers = [header for header in told.headers if header[0] != b"x-request-id"]
+        ours = _ours(error)
+        told(ours)
+        answer = problem(ours, language, new_request_id())
+        response = Response(answer.body, answer.status)
+        response.raw_headers = [header for header in answer.headers if header[0] != b"x-request-id"]
         return response
 
     for kind in (DomicileError, HTTPException, Exception):
@@ -77,10 +84,10 @@ def pages(country: Country, house: House, table: Table) -> FastAPI:
     return app
 
 
-def _ours(error: Exception) -> Exception:
+def _ours(error: Exception) -> DomicileError:
     """Starlette's own refusals are the paths and methods that nobody serves."""
     if not isinstance(error, HTTPException):
-        return error
+        return error if isinstance(error, DomicileError) else Failed(Reason.INTERNAL_ERROR)
     if error.status_code == 405:
         return Refused(Reason.METHOD_NOT_ALLOWED, allow=_allowed(error))
     return Refused(Reason.UNKNOWN_PATH) if error.status_code == 404 else Failed(Reason.INTERNAL_ERROR)

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope
 from serving.gateway import messages
 from serving.gateway.body import read_body
 from serving.gateway.openai import Limits, read
+from serving.records.telemetry.visit import Visits
 from serving.replicas.table import Table
 from serving.steps.residency import Site
 from serving.types import Endpoint, Prompt
@@ -21,10 +22,11 @@ ENDPOINTS = {endpoint.value: endpoint for endpoint in Endpoint}
 class Request:
     """A generating request at the door: :class:`serving.chat.Asked`, and the caller's language."""
 
-    def __init__(self, scope: Scope, receive: Receive, table: Table, country: Country) -> None:
+    def __init__(self, scope: Scope, receive: Receive, table: Table, country: Country, visits: Visits) -> None:
         self.id = new_request_id()
         self.headers = headers_of(scope)
         self.endpoint = ENDPOINTS[scope["path"]]
+        self.visit = visits.begin(self.endpoint, self.id)
         self.language = language_of(self.headers, country)
         self.scope = scope
         self._receive = receive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from ray.serve.handle import DeploymentHandle
 
 from serving.gateway.house import listener
+from serving.records.journal import Journal
+from serving.records.telemetry.listener import private
 from serving.replicas import ground
 from serving.settings import Settings
 from tenants.country import Country
@@ -39,7 +42,12 @@ class GatewayDeployment:
         ground.stand_in(country.code)
         # A handle makes its router, which fills the table, when it is first given options.
         self._handles = [handle.options(method_name="ready") for handle in replicas.values()]
-        self._listener = listener(country, settings, addresses, live, ground.site())
+        journal, site = Journal.for_country(country, settings), ground.site()
+        self._telemetry = journal.telemetry("domicile-gateway", f"{country.code}-{site}")
+        self._telemetry.hear_logs()
+        self._listener = listener(country, settings, addresses, live, site, self._telemetry)
+        host = "127.0.0.1" if country.telemetry.prometheus.listen == "loopback" else ground.address()
+        self._metrics = await private(self._telemetry.page, host, country.metrics_port)
         await self._listener.start()
         # What Ray and FastAPI brought stays to the end: a full collection would stop every stream to walk through it.
         gc.collect()
@@ -53,3 +61,5 @@ class GatewayDeployment:
         """Serve's orderly end: accept nothing more, let running answers finish."""
         if hasattr(self, "_listener"):
             await self._listener.stop(DRAIN_GRACE_S)
+            await self._metrics.stop()
+            await asyncio.to_thread(self._telemetry.close)

@@ -12,6 +12,7 @@ from serving.engine import cores
 from serving.engine.arguments import arguments, command_line, device
 from serving.engine.models import weights
 from serving.placement import CORES_LABEL
+from serving.records.journal import Journal
 from serving.replicas import ground
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
@@ -54,7 +55,10 @@ class ReplicaDeployment:
         self._model = model
         self._loop = asyncio.get_running_loop()
         key = CellKey(CountryGround(settings.country(country.code), country.code).cell_key())
-        self._server = ReplicaServer(self._engine, key, country.code)
+        site = f"{country.code}-{ground.site()}"
+        self._telemetry = Journal.for_country(country, settings).telemetry("domicile-replica", site)
+        self._telemetry.hear_logs()
+        self._server = ReplicaServer(self._engine, key, country.code, self._telemetry)
         self._address = await self._server.start(settings.private_host or ground.address())
         # Ray turns SIGTERM into an orderly exit of the main thread; this runs there, while the loop still serves.
         atexit.register(self._drain_at_exit)
@@ -103,6 +107,7 @@ class ReplicaDeployment:
         if hasattr(self, "_address"):
             await self._server.drain(DRAIN_GRACE_S)
             await self._server.stop()
+            await asyncio.to_thread(self._telemetry.close)
 
     def _drain_at_exit(self) -> None:
         if self._loop.is_running():

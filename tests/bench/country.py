@@ -16,6 +16,7 @@ import uvloop
 from serving.cli.demo import demo_key
 from serving.gateway.house import listener
 from serving.placement import Replica
+from serving.records.telemetry.telemetry import Telemetry
 from serving.replicas.table import Table
 from serving.settings import Settings
 from serving.types import Address
@@ -36,11 +37,13 @@ async def main(replica_port: int) -> None:
     table = Table()
     table.report(model, (Replica("stub", CODE, model, Address(HOST, replica_port), context_length=4096),))
     key = demo_key(country, settings, datetime.now(UTC))
-    door = listener(country, settings, {one.code: one.public_address for one in registry}, table, "bench")
+    telemetry = Telemetry.open(country, "domicile-gateway", f"{CODE}-bench")
+    door = listener(country, settings, {one.code: one.public_address for one in registry}, table, "bench", telemetry)
     await door.start()
     print(json.dumps({"port": door.port, "key": key, "model": model}), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     await door.stop()
+    telemetry.close()
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from serving.records.telemetry.prometheus import CONTENT_TYPE
 from tenants.country import METRICS_PORTS
 
 PATH = "/metrics"
-Page = Callable[[], Awaitable[str]]
+Page = Callable[[], str]
 
 
 async def private(page: Page, host: str, port: int) -> Listener:
@@ -33,7 +33,7 @@ async def private(page: Page, host: str, port: int) -> Listener:
 def _served(page: Page) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         asked = (scope["method"], scope["path"]) == ("GET", PATH)
-        body = (await page()).encode() if asked else b""
+        body = page().encode() if asked else b""
         headers = [(b"content-length", b"%d" % len(body))]
         if asked:
             headers.append((b"content-type", CONTENT_TYPE.encode()))
