@@ -20,6 +20,7 @@ from serving.gateway.house import listener
 from serving.http.listener import Listener
 from serving.http.protocol import DEFAULT_LIMITS, ListenerLimits
 from serving.placement import Replica
+from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
 from serving.replicas.table import Table
@@ -72,6 +73,7 @@ class Land:
     ground: CountryGround
     table: Table
     gateway: Listener
+    cell: Cell
     addresses: dict[str, str]
     stands: list[Stand] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
@@ -144,13 +146,14 @@ async def lands(
     token_s: float = 0.0,
     context_length: int = 4096,
     limits: ListenerLimits = DEFAULT_LIMITS,
+    cell: Cell | None = None,
 ) -> AsyncIterator[list[Land]]:
     """Countries that serve. Each has the organisations ``acme`` and ``umbra``, and knows the others' addresses."""
     addresses: dict[str, str] = {}
     async with AsyncExitStack() as leaving:
         found = []
         for code in codes:
-            land = await _open(home / code, code, addresses, limits)
+            land = await _open(home / code, code, addresses, limits, cell or Cell())
             leaving.push_async_callback(land.gateway.stop)
             for number in range(replicas):
                 stand = await stood(land, f"{code}-{number}", FakeEngine(MODEL, context_length, token_s=token_s))
@@ -169,7 +172,7 @@ async def land(home: Path, code: str = "ee", **options: Any) -> AsyncIterator[La
 
 async def stood(land: Land, id: str, engine: FakeEngine) -> Stand:
     """One more replica of a country. The table does not know it yet."""
-    server = ReplicaServer(engine, land.cell_key, land.country.code)
+    server = ReplicaServer(engine, land.cell_key, land.country.code, land.cell)
     address = await server.start("127.0.0.1")
     facts = engine.facts()
     replica = Replica(id, land.country.code, facts.model, address, context_length=facts.context_length)
@@ -210,7 +213,7 @@ def _cut(stand: Stand, tokens: int, how: str, lost: list[Stand]) -> None:
 _vanishing: set[asyncio.Task[None]] = set()
 
 
-async def _open(home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits) -> Land:
+async def _open(home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits, cell: Cell) -> Land:
     shipped = load_country(SHIPPED / code)
     models = (
         Model(id=MODEL, source=Source(bundled=MODEL)),
@@ -220,9 +223,9 @@ async def _open(home: Path, code: str, addresses: dict[str, str], limits: Listen
     settings = Settings(home=home, countries=SHIPPED)
     ground = CountryGround(settings.country(code), code)
     table = Table()
-    gateway = listener(country, settings, addresses, table, f"test{next(_sites)}", limits)
+    gateway = listener(country, settings, addresses, table, f"test{next(_sites)}", limits, cell)
     await gateway.start()
-    land = Land(country, ground, table, gateway, addresses)
+    land = Land(country, ground, table, gateway, cell, addresses)
     addresses[code] = land.url
     for organisation in ("acme", "umbra"):
         land.add_organisation(organisation)

@@ -12,6 +12,7 @@ from serving.gateway.problems import problem
 from serving.gateway.request import language_of, new_request_id
 from serving.http.listener import Listener, Problem
 from serving.http.protocol import DEFAULT_LIMITS, ListenerLimits
+from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
 from serving.replicas.table import Table
 from serving.replicas.upstream import Upstream
@@ -25,7 +26,7 @@ from tenants.country import Country
 from tenants.ground import CountryGround
 
 
-def house(country: Country, settings: Settings, addresses: Mapping[str, str], table: Table) -> House:
+def house(country: Country, settings: Settings, addresses: Mapping[str, str], table: Table, cell: Cell) -> House:
     """The steps of one country, on its own ground."""
     ground = CountryGround(settings.country(country.code), country.code)
     relay = Relay(
@@ -37,7 +38,7 @@ def house(country: Country, settings: Settings, addresses: Mapping[str, str], ta
     )
     return House(
         authenticate=Authenticator(country, ground.keyring(), addresses),
-        residency=Residency(country),
+        residency=Residency(country, cell),
         relay=relay,
         resume=Resume(relay, country.code),
     )
@@ -60,12 +61,13 @@ def listener(
     table: Table,
     site: str,
     limits: ListenerLimits = DEFAULT_LIMITS,
+    cell: Cell | None = None,
 ) -> Listener:
     """The country's public listener, not started yet."""
     messages.load()
     tls = country.gateway.tls
     return Listener(
-        Door(country, house(country, settings, addresses, table), table, site),
+        Door(country, house(country, settings, addresses, table, cell or Cell()), table, site),
         host=country.gateway.host,
         port=country.port,
         tls=(str(tls.certificate), str(tls.key)) if tls else None,

@@ -10,6 +10,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serving.gateway.house import listener
 from serving.replicas import ground
+from serving.replicas.cell import Cell
 from serving.settings import Settings
 from tenants.country import Country
 
@@ -31,6 +32,7 @@ class GatewayDeployment:
         """
         Raises:
             ForeignGround: the node is not the country's.
+            Unseen: the cell's nodes cannot be listed.
             PortTaken: somebody else listens on the country's address.
         """
         # Imported here: the router reports to the table of this process, and this class may travel by value.
@@ -39,7 +41,8 @@ class GatewayDeployment:
         ground.stand_in(country.code)
         # A handle makes its router, which fills the table, when it is first given options.
         self._handles = [handle.options(method_name="ready") for handle in replicas.values()]
-        self._listener = listener(country, settings, addresses, live, ground.site())
+        self._cell = await Cell.watched(country, ground.nodes)
+        self._listener = listener(country, settings, addresses, live, ground.site(), cell=self._cell)
         await self._listener.start()
         # What Ray and FastAPI brought stays to the end: a full collection would stop every stream to walk through it.
         gc.collect()
@@ -53,3 +56,4 @@ class GatewayDeployment:
         """Serve's orderly end: accept nothing more, let running answers finish."""
         if hasattr(self, "_listener"):
             await self._listener.stop(DRAIN_GRACE_S)
+            self._cell.close()

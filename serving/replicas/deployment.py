@@ -13,6 +13,7 @@ from serving.engine.arguments import arguments, command_line, device
 from serving.engine.models import weights
 from serving.placement import CORES_LABEL
 from serving.replicas import ground
+from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
 from serving.settings import Settings
@@ -41,6 +42,7 @@ class ReplicaDeployment:
         """
         Raises:
             ForeignGround: the node is not the country's.
+            Unseen: the cell's nodes cannot be listed.
             ArgumentsRefused, ModelError: the tenant's file asks for what cannot be started.
         """
         # Imported here: it takes seconds, and only where an engine runs.
@@ -54,7 +56,8 @@ class ReplicaDeployment:
         self._model = model
         self._loop = asyncio.get_running_loop()
         key = CellKey(CountryGround(settings.country(country.code), country.code).cell_key())
-        self._server = ReplicaServer(self._engine, key, country.code)
+        self._cell = await Cell.watched(country, ground.nodes)
+        self._server = ReplicaServer(self._engine, key, country.code, self._cell)
         self._address = await self._server.start(settings.private_host or ground.address())
         # Ray turns SIGTERM into an orderly exit of the main thread; this runs there, while the loop still serves.
         atexit.register(self._drain_at_exit)
@@ -103,6 +106,7 @@ class ReplicaDeployment:
         if hasattr(self, "_address"):
             await self._server.drain(DRAIN_GRACE_S)
             await self._server.stop()
+            self._cell.close()
 
     def _drain_at_exit(self) -> None:
         if self._loop.is_running():

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.engine.port import METRICS, ClaimFacts, Engine, claimed
 from serving.http.listener import Listener
+from serving.replicas.cell import Cell
 from serving.replicas.claim import HEADER, CellKey, Claim, ClaimRejected, Doorkeeper
 from serving.types import TOKENIZE, Address, Endpoint
 
@@ -32,8 +33,9 @@ _NO_PATH = "no such path on a replica"
 class ReplicaServer:
     """Serves one engine to the gateways of one country, and to nobody else."""
 
-    def __init__(self, engine: Engine, key: CellKey, country: str) -> None:
+    def __init__(self, engine: Engine, key: CellKey, country: str, cell: Cell | None = None) -> None:
         self._engine = engine
+        self._cell = cell or Cell()
         self._key = key
         self._door = Doorkeeper(key, country)
         self._listener: Listener | None = None
@@ -71,6 +73,8 @@ class ReplicaServer:
         claim = self._admitted(scope)
         if claim is None:
             return await _refuse(send, 403, "a valid claim of this country is required")
+        if self._cell.strangers:
+            return await _refuse(send, 503, f"this cell is not its country's alone: {self._cell.told}")
         if self.draining:
             return await _refuse(send, 503, "this replica is draining")
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name in _PASSED]
