@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from tenants.arguments import ALLOWED, judge
+from tenants.networks import apart, canonical, within
 
 PORT_BASE = 9000
 METRICS_PORT_BASE = 20000
@@ -89,6 +90,7 @@ LocalPath = Annotated[Path, Strict(False), AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=4096)]
+NetworkName = Annotated[str, AfterValidator(canonical)]
 ArgumentName = Annotated[str, AfterValidator(judge), Field(json_schema_extra={"enum": sorted(ALLOWED)})]
 
 
@@ -229,7 +231,7 @@ class Slo(Described):
 class Residency(Described):
     """What is at home, and what may come in from abroad. Nothing here lets anything out."""
 
-    networks: Annotated[Listed[str], AfterValidator(_distinct)] = ()
+    networks: Annotated[Listed[NetworkName], AfterValidator(_distinct), AfterValidator(apart)] = ()
     """The country's own networks as CIDRs: where its nodes, its collector and its database are. Loopback always is."""
 
     allow_hub: bool = False
@@ -288,8 +290,8 @@ def _at_home(telemetry: Telemetry, info: ValidationInfo) -> Telemetry:
     residency = info.data.get("residency")
     if telemetry.collector is None or not isinstance(residency, Residency):
         return telemetry
-    host = ip_address(urlsplit(telemetry.collector.endpoint).hostname or "")
-    if not host.is_loopback and not any(host in ip_network(network) for network in residency.networks):
+    host = urlsplit(telemetry.collector.endpoint).hostname or ""
+    if not within(host, residency.networks):
         raise ValueError(
             f"collector.endpoint {host} is not in residency.networks, so telemetry would leave the country: "
             "name a collector in one of the country's own networks, or on loopback"

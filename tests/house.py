@@ -22,6 +22,7 @@ from serving.http.protocol import DEFAULT_LIMITS, ListenerLimits
 from serving.placement import Replica
 from serving.records.telemetry.listener import private
 from serving.records.telemetry.telemetry import Telemetry
+from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
 from serving.replicas.table import Table
@@ -82,6 +83,7 @@ class Land:
     gateway: Listener
     telemetry: Telemetry
     metrics: Listener
+    cell: Cell
     addresses: dict[str, str]
     stands: list[Stand] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
@@ -155,13 +157,14 @@ async def lands(
     context_length: int = 4096,
     limits: ListenerLimits = DEFAULT_LIMITS,
     telling: Telling | None = None,
+    cell: Cell | None = None,
 ) -> AsyncIterator[list[Land]]:
     """Countries that serve. Each has the organisations ``acme`` and ``umbra``, and knows the others' addresses."""
     addresses: dict[str, str] = {}
     async with AsyncExitStack() as leaving:
         found = []
         for code in codes:
-            land = await _open(home / code, code, addresses, limits, telling or Telling())
+            land = await _open(home / code, code, addresses, limits, cell or Cell(), telling or Telling())
             leaving.callback(land.telemetry.close)
             leaving.push_async_callback(land.metrics.stop)
             leaving.push_async_callback(land.gateway.stop)
@@ -184,7 +187,7 @@ async def land(home: Path, code: str = "ee", **options: Any) -> AsyncIterator[La
 async def stood(land: Land, id: str, engine: FakeEngine) -> Stand:
     """One more replica of a country. The table does not know it yet."""
     telemetry = Telemetry.open(land.country, "domicile-replica", f"{land.country.code}-{id}")
-    server = ReplicaServer(engine, land.cell_key, land.country.code, telemetry)
+    server = ReplicaServer(engine, land.cell_key, land.country.code, land.cell, telemetry)
     address = await server.start("127.0.0.1")
     facts = engine.facts()
     replica = Replica(id, land.country.code, facts.model, address, context_length=facts.context_length)
@@ -225,7 +228,9 @@ def _cut(stand: Stand, tokens: int, how: str, lost: list[Stand]) -> None:
 _vanishing: set[asyncio.Task[None]] = set()
 
 
-async def _open(home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits, telling: Telling) -> Land:
+async def _open(
+    home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits, cell: Cell, telling: Telling
+) -> Land:
     shipped = load_country(SHIPPED / code)
     models = (
         Model(id=MODEL, source=Source(bundled=MODEL)),
@@ -237,10 +242,10 @@ async def _open(home: Path, code: str, addresses: dict[str, str], limits: Listen
     table = Table()
     site = f"test{next(_sites)}"
     telemetry = Telemetry.open(country, "domicile-gateway", f"{code}-{site}")
-    gateway = listener(country, settings, addresses, table, site, telemetry, limits)
+    gateway = listener(country, settings, addresses, table, site, telemetry, limits, cell)
     await gateway.start()
     metrics = await private(telemetry.page, "127.0.0.1", country.metrics_port)
-    land = Land(country, ground, table, gateway, telemetry, metrics, addresses)
+    land = Land(country, ground, table, gateway, telemetry, metrics, cell, addresses)
     addresses[code] = land.url
     for organisation in ("acme", "umbra"):
         land.add_organisation(organisation)

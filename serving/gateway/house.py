@@ -18,6 +18,7 @@ from serving.records.telemetry.instruments import Labels
 from serving.records.telemetry.metrics import REPLICAS
 from serving.records.telemetry.telemetry import Telemetry
 from serving.records.telemetry.visit import Visits
+from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
 from serving.replicas.table import Table
 from serving.replicas.upstream import Upstream
@@ -31,7 +32,7 @@ from tenants.country import Country
 from tenants.ground import CountryGround
 
 
-def house(country: Country, settings: Settings, addresses: Mapping[str, str], table: Table) -> House:
+def house(country: Country, settings: Settings, addresses: Mapping[str, str], table: Table, cell: Cell) -> House:
     """The steps of one country, on its own ground."""
     ground = CountryGround(settings.country(country.code), country.code)
     relay = Relay(
@@ -43,7 +44,7 @@ def house(country: Country, settings: Settings, addresses: Mapping[str, str], ta
     )
     return House(
         authenticate=Authenticator(country, ground.keyring(), addresses),
-        residency=Residency(country),
+        residency=Residency(country, cell),
         relay=relay,
         resume=Resume(relay, country.code),
     )
@@ -69,6 +70,7 @@ def listener(
     site: str,
     telemetry: Telemetry,
     limits: ListenerLimits = DEFAULT_LIMITS,
+    cell: Cell | None = None,
 ) -> Listener:
     """The country's public listener, not started yet."""
     messages.load()
@@ -76,7 +78,7 @@ def listener(
     telemetry.instruments.read(REPLICAS, partial(_replicas, country, table))
     tls = country.gateway.tls
     return Listener(
-        Door(country, house(country, settings, addresses, table), table, site, visits),
+        Door(country, house(country, settings, addresses, table, cell or Cell()), table, site, visits),
         host=country.gateway.host,
         port=country.port,
         tls=(str(tls.certificate), str(tls.key)) if tls else None,

@@ -65,6 +65,8 @@ def pages(country: Country, house: House, table: Table, told: Callable[[Domicile
 
     @app.get("/readyz")
     async def ready() -> JSONResponse:
+        if house.residency.cell.strangers:
+            return JSONResponse({"status": "stopped", "reason": house.residency.cell.told}, status_code=503)
         missing = sorted({model.id for model in country.models if model.replicas} - table.models())
         if missing:
             return JSONResponse({"status": "starting", "missing": missing}, status_code=503)

@@ -13,6 +13,7 @@ from serving.gateway.house import listener
 from serving.records.journal import Journal
 from serving.records.telemetry.listener import private
 from serving.replicas import ground
+from serving.replicas.cell import Cell
 from serving.settings import Settings
 from tenants.country import Country
 
@@ -34,6 +35,7 @@ class GatewayDeployment:
         """
         Raises:
             ForeignGround: the node is not the country's.
+            Unseen: the cell's nodes cannot be listed.
             PortTaken: somebody else listens on the country's address.
         """
         # Imported here: the router reports to the table of this process, and this class may travel by value.
@@ -45,9 +47,10 @@ class GatewayDeployment:
         journal, site = Journal.for_country(country, settings), ground.site()
         self._telemetry = journal.telemetry("domicile-gateway", f"{country.code}-{site}")
         self._telemetry.hear_logs()
-        self._listener = listener(country, settings, addresses, live, site, self._telemetry)
         host = "127.0.0.1" if country.telemetry.prometheus.listen == "loopback" else ground.address()
         self._metrics = await private(self._telemetry.page, host, country.metrics_port)
+        self._cell = await Cell.watched(country, ground.nodes)
+        self._listener = listener(country, settings, addresses, live, site, self._telemetry, cell=self._cell)
         await self._listener.start()
         # What Ray and FastAPI brought stays to the end: a full collection would stop every stream to walk through it.
         gc.collect()
@@ -61,5 +64,6 @@ class GatewayDeployment:
         """Serve's orderly end: accept nothing more, let running answers finish."""
         if hasattr(self, "_listener"):
             await self._listener.stop(DRAIN_GRACE_S)
+            self._cell.close()
             await self._metrics.stop()
             await asyncio.to_thread(self._telemetry.close)

@@ -14,6 +14,7 @@ from serving.engine.models import weights
 from serving.placement import CORES_LABEL
 from serving.records.journal import Journal
 from serving.replicas import ground
+from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
 from serving.settings import Settings
@@ -42,6 +43,7 @@ class ReplicaDeployment:
         """
         Raises:
             ForeignGround: the node is not the country's.
+            Unseen: the cell's nodes cannot be listed.
             ArgumentsRefused, ModelError: the tenant's file asks for what cannot be started.
         """
         # Imported here: it takes seconds, and only where an engine runs.
@@ -58,7 +60,8 @@ class ReplicaDeployment:
         site = f"{country.code}-{ground.site()}"
         self._telemetry = Journal.for_country(country, settings).telemetry("domicile-replica", site)
         self._telemetry.hear_logs()
-        self._server = ReplicaServer(self._engine, key, country.code, self._telemetry)
+        self._cell = await Cell.watched(country, ground.nodes)
+        self._server = ReplicaServer(self._engine, key, country.code, self._cell, self._telemetry)
         self._address = await self._server.start(settings.private_host or ground.address())
         # Ray turns SIGTERM into an orderly exit of the main thread; this runs there, while the loop still serves.
         atexit.register(self._drain_at_exit)
@@ -107,6 +110,7 @@ class ReplicaDeployment:
         if hasattr(self, "_address"):
             await self._server.drain(DRAIN_GRACE_S)
             await self._server.stop()
+            self._cell.close()
             await asyncio.to_thread(self._telemetry.close)
 
     def _drain_at_exit(self) -> None:

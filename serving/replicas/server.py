@@ -19,6 +19,7 @@ from serving.http.listener import Listener
 from serving.records.telemetry.logs import fault
 from serving.records.telemetry.replica import Carried
 from serving.records.telemetry.telemetry import Telemetry
+from serving.replicas.cell import Cell
 from serving.replicas.claim import HEADER, CellKey, Claim, ClaimRejected, Doorkeeper
 from serving.types import TOKENIZE, Address, Endpoint
 
@@ -35,13 +36,21 @@ _NO_PATH = "no such path on a replica"
 class ReplicaServer:
     """Serves one engine to the gateways of one country, and to nobody else."""
 
-    def __init__(self, engine: Engine, key: CellKey, country: str, telemetry: Telemetry | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        key: CellKey,
+        country: str,
+        cell: Cell | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         """
         Args:
             telemetry: who is told of the requests that their gateway traces.
         """
         self._telemetry = telemetry
         self._engine = engine
+        self._cell = cell or Cell()
         self._key = key
         self._door = Doorkeeper(key, country)
         self._listener: Listener | None = None
@@ -79,6 +88,8 @@ class ReplicaServer:
         claim = self._admitted(scope)
         if claim is None:
             return await _refuse(send, 403, "a valid claim of this country is required")
+        if self._cell.strangers:
+            return await _refuse(send, 503, f"this cell is not its country's alone: {self._cell.told}")
         if self.draining:
             return await _refuse(send, 503, "this replica is draining")
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name in _PASSED]
