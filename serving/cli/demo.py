@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from datetime import datetime
 
+from serving.cli.recorded import act, recorded
+from serving.records.record import Kind
 from serving.settings import Settings
 from tenants.country import Country
 from tenants.ground import CountryGround
@@ -36,6 +38,8 @@ def demo_key(country: Country, settings: Settings, now: datetime) -> str:
         with suppress(AlreadyExists):
             store.create_organisation(Organisation(country.code, ORGANISATION, Plan.STANDARD, None, now))
         token, record = mint(country=country.code, organisation=ORGANISATION, pepper=ground.pepper(), now=now)
-        store.add_key(record)
+        made = act(Kind.KEY, action="created", key=record.id, organisation=ORGANISATION)
+        with recorded(country, made):
+            store.add_key(record)
     create_private(path, token.encode())
     return token

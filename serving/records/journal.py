@@ -51,7 +51,7 @@ class Journal:
         return self._recorder is not None and self._recorder.healthy
 
     def note(self, entry: Record | Answered) -> None:
-        """Record this in the background: microseconds, and no waiting. Raises ``ValueError`` for what no record holds."""
+        """Record this in the background, in microseconds. Raises ``ValueError`` for what no record may hold."""
         if self._recorder is None:
             raise RecordsUnavailable("the journal was not started")
         self._recorder.note(entry)

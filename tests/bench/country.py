@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import uvloop
 
 from serving.cli.demo import demo_key
-from serving.gateway.house import listener
+from serving.gateway.house import Gateway
 from serving.placement import Replica
 from serving.replicas.table import Table
 from serving.settings import Settings
@@ -36,7 +36,7 @@ async def main(replica_port: int) -> None:
     table = Table()
     table.report(model, (Replica("stub", CODE, model, Address(HOST, replica_port), context_length=4096),))
     key = demo_key(country, settings, datetime.now(UTC))
-    door = listener(country, settings, {one.code: one.public_address for one in registry}, table, "bench")
+    door = Gateway(country, settings, {one.code: one.public_address for one in registry}, table, "bench")
     await door.start()
     print(json.dumps({"port": door.port, "key": key, "model": model}), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
