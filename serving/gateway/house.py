@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 from serving.chat import House
@@ -97,7 +96,8 @@ class Gateway:
         """Let requests finish for up to ``grace_s``, then leave no record unwritten. ``False`` where one was lost."""
         await self.listener.stop(grace_s)
         await self._house.record.drain()
-        return await asyncio.to_thread(self.journal.close)
+        # On this thread: nobody is served any more, and a process that exits starts no other.
+        return self.journal.close()
 
 
 def _problem_in(country: Country, site: str, record: Recording) -> Problem:

@@ -50,6 +50,11 @@ class Journal:
         """Whether what happens now would be recorded."""
         return self._recorder is not None and self._recorder.healthy
 
+    @property
+    def waiting(self) -> int:
+        """How many entries were noted and are not on disk yet."""
+        return 0 if self._recorder is None else self._recorder.waiting
+
     def note(self, entry: Record | Answered) -> None:
         """Record this in the background, in microseconds. Raises ``ValueError`` for what no record may hold."""
         if self._recorder is None:

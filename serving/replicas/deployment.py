@@ -115,7 +115,7 @@ class ReplicaDeployment:
         if hasattr(self, "_address"):
             await self._server.drain(DRAIN_GRACE_S)
             await self._server.stop()
-            await self._leave_records()
+            self._leave_records()
 
     def _drain_at_exit(self) -> None:
         if self._loop.is_running():
@@ -124,8 +124,9 @@ class ReplicaDeployment:
 
     async def _drained(self) -> None:
         await self._server.drain(DRAIN_GRACE_S)
-        await self._leave_records()
+        self._leave_records()
 
-    async def _leave_records(self) -> None:
+    def _leave_records(self) -> None:
+        # On this thread: nobody is served any more, and a process that exits starts no other.
         self._refusals.settle()
-        await asyncio.to_thread(self._journal.close)
+        self._journal.close()

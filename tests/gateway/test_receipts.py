@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -120,9 +120,9 @@ async def test_the_public_keys_need_no_key_and_show_retired_ones(ee: Land) -> No
         first = await client.get("/.well-known/jwks.json")
         assert first.status_code == 200
         assert first.headers["cache-control"] == "public, max-age=300"
-        ee.journal.ground.keys().rotate(0)
+        ee.journal.ground.keys().rotate(time.time())
         second = (await client.get("/.well-known/jwks.json")).json()["keys"]
     (old,) = first.json()["keys"]
     assert [entry["kid"] == old["kid"] for entry in second] == [False, True]
     assert "exp" in second[1]
-    assert "d" not in json.dumps(second)
+    assert not [entry for entry in second if "d" in entry]

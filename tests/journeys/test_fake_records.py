@@ -20,7 +20,7 @@ from tests.journeys.bodies import ASKED, CHAT, COMPLETIONS, RESPONSES
 from tests.journeys.faulty import until
 from tests.loopback import events
 
-LONG = {"ignore_eos": True, "max_tokens": 30}
+LONG: dict[str, Any] = {"ignore_eos": True, "max_tokens": 30}
 
 
 def sound(land: Land) -> bool:
