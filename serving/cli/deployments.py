@@ -33,7 +33,7 @@ def taking_down(codes: Sequence[str], settings: Settings) -> None:
         except TenantError as error:
             note(f"{code}: this is not in the audit log: {error}")
         else:
-            record_ending(one, act(Kind.PLACEMENT, action="down"))
+            record_ending(one, act(Kind.PLACEMENT, action="down"), settings=settings)
 
 
 def _acts(country: Country, running: Deployments, *, restart: bool) -> list[Record]:

@@ -19,8 +19,9 @@ from tenants.country import Country
 FAILED = "failed"
 
 
-def journal_of(country: Country) -> Journal:
-    return Journal.for_country(country, Settings.from_environment())
+def journal_of(country: Country, settings: Settings | None = None) -> Journal:
+    """The country's journal, where ``settings`` or else the environment says that it is."""
+    return Journal.for_country(country, settings or Settings.from_environment())
 
 
 def act(kind: Kind, **fields: Value) -> Record:
@@ -38,9 +39,9 @@ def actor() -> str:
 
 
 @contextmanager
-def recorded(country: Country, *acts: Record) -> Iterator[None]:
+def recorded(country: Country, *acts: Record, settings: Settings | None = None) -> Iterator[None]:
     """Record acts, then let the block do them. Where nothing can be recorded, the command ends and nothing is done."""
-    journal = journal_of(country)
+    journal = journal_of(country, settings)
     if acts:
         _append(journal, acts)
     try:
@@ -60,10 +61,10 @@ def latest_policy(country: Country) -> str | None:
     return None if line is None else str(line.fields["policy_digest"])
 
 
-def record_ending(country: Country, *acts: Record) -> None:
+def record_ending(country: Country, *acts: Record, settings: Settings | None = None) -> None:
     """Record that something ends. It does so too where this cannot be recorded: to stop must always be possible."""
     try:
-        journal_of(country).append(acts)
+        journal_of(country, settings).append(acts)
     except RecordsUnavailable as error:
         note(f"{country.code}: this is not in the audit log: {error}")
 
