@@ -10,6 +10,7 @@ from serving.http.listener import Listener, PortTaken
 from serving.records.telemetry.prometheus import CONTENT_TYPE
 from tenants.country import METRICS_PORTS
 
+LOOPBACK = "127.0.0.1"
 PATH = "/metrics"
 Page = Callable[[], str]
 

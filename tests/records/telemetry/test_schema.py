@@ -87,11 +87,11 @@ def test_every_metric_s_labels_are_described() -> None:
 
 def test_a_label_set_with_something_undescribed_is_not_counted(lenient: Schema) -> None:
     instruments = Instruments(lenient)
-    instruments.add(metrics.REFUSALS, "standard", "no_key")
-    instruments.add(metrics.REFUSALS, "standard", "my own words")
+    instruments.add(metrics.REFUSALS, "standard", "authenticate", "no_key")
+    instruments.add(metrics.REFUSALS, "standard", "r3", "my own words")
     instruments.observe(metrics.DURATION, 1.0, "chat", "made-up", "standard", "")
     (only,) = instruments.readings()
-    assert only.points == {("standard", "no_key"): 1}
+    assert only.points == {("standard", "authenticate", "no_key"): 1}
     assert lenient.dropped == 2
 
 
