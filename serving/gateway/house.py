@@ -140,8 +140,8 @@ def _problem_in(country: Country, site: str, record: Recording) -> Problem:
 def _watch(instruments: Instruments, journal: Journal, country: Country, table: Table) -> None:
     """Tell how the gateway's surroundings stand, whenever somebody reads it."""
     instruments.read(metrics.REPLICAS, partial(_replicas, country, table))
-    instruments.read(metrics.AUDIT_WAITING, lambda: {(): journal.waiting})
-    instruments.read(metrics.AUDIT_HEALTHY, lambda: {(): journal.healthy})
+    instruments.read(metrics.AUDIT_WAITING, lambda: {(): float(journal.waiting)})
+    instruments.read(metrics.AUDIT_HEALTHY, lambda: {(): float(journal.healthy)})
 
 
 def _replicas(country: Country, table: Table) -> dict[Labels, float]:

@@ -129,7 +129,7 @@ class Relay:
                     lost += 1
         raise failure
 
-    async def _asked(self, replica: Replica, errand: Errand, path: str, body: bytes, trace: str) -> Exchange:
+    async def _asked(self, replica: Replica, errand: Errand, path: str, body: bytes, trace: str = "") -> Exchange:
         """An exchange whose answer's head has come and is good. Who finishes it early aborts the generation."""
         exchange = await self._upstream.connect(replica.address)
         try:
@@ -156,7 +156,7 @@ class Relay:
             # Somebody did listen there until this request came.
             raise Broken(str(error)) from error
 
-    async def _ask(self, exchange: Exchange, errand: Errand, path: str, body: bytes, trace: str) -> None:
+    async def _ask(self, exchange: Exchange, errand: Errand, path: str, body: bytes, trace: str = "") -> None:
         now, left_s = time(), errand.ends - monotonic()
         claim = self._key.sign(
             Claim(

@@ -70,7 +70,7 @@ def _is_count(value: Value) -> bool:
 
 
 def _is_seconds(value: Value) -> bool:
-    return type(value) in (int, float) and 0 <= value < 1e9
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < 1e9
 
 
 def _is_flag(value: Value) -> bool:

@@ -36,9 +36,9 @@ def logged(message: str, *filled: object, path: str = "serving/replicas/server.p
 def test_a_literal_of_ours_leaves_and_what_is_filled_in_does_not(entries: list[Entry]) -> None:
     import serving.replicas.server as ours
 
-    logged("claim rejected: %s", CANARY, path=ours.__file__)
+    logged("%s from the engine at %s:%s", CANARY, CANARY, 3, path=ours.__file__)
     (entry,) = entries
-    assert entry.body == "claim rejected: %s"
+    assert entry.body == "%s from the engine at %s:%s"
     assert entry.attributes == {"code.file.path": "serving/replicas/server.py", "code.line.number": 7}
     assert CANARY not in repr(entry)
 
@@ -46,7 +46,7 @@ def test_a_literal_of_ours_leaves_and_what_is_filled_in_does_not(entries: list[E
 def test_a_text_that_stands_in_no_source_of_ours_does_not_leave(entries: list[Entry]) -> None:
     import serving.replicas.server as ours
 
-    logged(f"claim rejected: {CANARY}", path=ours.__file__)
+    logged(f"{CANARY} from the engine", path=ours.__file__)
     logged(CANARY, path=__file__)
     logged(CANARY, path="/nowhere/serving/none.py")
     assert [entry.body for entry in entries] == ["", "", ""]
@@ -57,7 +57,7 @@ def test_an_exception_is_its_class_and_its_place(entries: list[Entry]) -> None:
     try:
         SHIPPED.joinpath(CANARY).read_bytes()
     except OSError as error:
-        logged("claim rejected: %s", CANARY, error=error)
+        logged("%s from the engine at %s:%s", CANARY, CANARY, 3, error=error)
         log.exception(CANARY)
     for entry in entries:
         assert entry.attributes["exception.type"] == "FileNotFoundError"
@@ -76,7 +76,7 @@ def test_a_record_that_cannot_be_told_fails_nobody_and_prints_nothing(
         pass
 
     Odd.__name__ = CANARY
-    logged("claim rejected: %s", error=Odd())
+    logged("%s from the engine at %s:%s", error=Odd())
     assert CANARY not in repr(entries)
     assert CANARY not in "".join(capsys.readouterr())
 
