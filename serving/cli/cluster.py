@@ -21,7 +21,7 @@ import psutil
 from serving.cli.processes import MARK, end, mark, ours, temporary
 from serving.engine import cores
 from serving.placement import CORES_LABEL, COUNTRY_LABEL
-from serving.settings import SILENCE, Settings
+from serving.settings import OFFLINE, SILENCE, Settings
 from tenants.private import create_private
 
 LOOPBACK = "127.0.0.1"
@@ -68,6 +68,7 @@ class LocalCluster:
         """What every process of the cluster, and every driver that joins it, has in its environment."""
         return {
             **SILENCE,
+            **OFFLINE,
             MARK: mark(self._settings.home),
             "DOMICILE_HOME": str(self._settings.home),
             "DOMICILE_COUNTRIES": str(self._settings.countries),
