@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
-from prometheus_client.parser import text_string_to_metric_families
 
 from serving.records.record import Kind
 from serving.types import Endpoint
@@ -20,6 +19,7 @@ from tests.house import Land, cut_after, land
 from tests.journeys.bodies import ASKED, CHAT
 from tests.loopback import events
 from tests.records.telemetry.collector import FakeCollector, Span, collecting, hasty
+from tests.records.telemetry.figures import Figures, figures_of, summed
 
 ENGINE = {"queue", "prefill", "decode"}
 STEPS = {"authenticate", "residency", "read", "attempt"}
@@ -54,23 +54,12 @@ async def arrived(collector: FakeCollector, *names: str) -> list[Span]:
     return collector.spans()
 
 
-async def figures(place: Land) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """What Prometheus reads: by name and labels, but for those of the process."""
+async def figures(place: Land) -> Figures:
+    """What Prometheus reads."""
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"http://127.0.0.1:{place.metrics.port}/metrics")
     assert answer.status_code == 200
-    found = {}
-    for family in text_string_to_metric_families(answer.text):
-        for sample in family.samples:
-            labels = dict(sample.labels)
-            assert labels.pop("domicile_country") == place.country.code
-            assert labels.pop("domicile_site").startswith(f"{place.country.code}-")
-            found[sample.name, tuple(sorted(labels.items()))] = sample.value
-    return found
-
-
-def summed(found: dict[tuple[str, tuple[tuple[str, str], ...]], float], name: str, **labels: str) -> float:
-    return sum(value for (one, said), value in found.items() if one == name and labels.items() <= dict(said).items())
+    return figures_of(answer.text, place.country.code)
 
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))

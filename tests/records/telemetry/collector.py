@@ -49,6 +49,8 @@ class FakeCollector:
     statuses: list[int] = field(default_factory=list)
     """Answers for the next posts; then 200."""
     redirects_to: str = ""
+    asked: int = 0
+    """Requests of any kind, good ones or not."""
 
     def spans(self) -> list[Span]:
         return [
@@ -112,6 +114,10 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def collecting() -> Iterator[FakeCollector]:
     class Asked(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def parse_request(self) -> bool:
+            collector.asked += 1
+            return super().parse_request()
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
