@@ -124,9 +124,9 @@ def _title(process: psutil.Process) -> str:
 
 
 @contextmanager
-def standing(folder: Path, *codes: str, replicas: int = 1) -> Iterator[RunningHouse]:
+def standing(folder: Path, *codes: str, replicas: int = 1, isolation: str = "shared") -> Iterator[RunningHouse]:
     """``domicile up`` for some countries, and ``domicile down`` at the end, whatever happened between."""
-    settings = _home(folder, codes, replicas)
+    settings = _home(folder, codes, replicas, isolation)
     environment = {
         **os.environ,
         "DOMICILE_HOME": str(settings.home),
@@ -148,7 +148,7 @@ def standing(folder: Path, *codes: str, replicas: int = 1) -> Iterator[RunningHo
             process.send_signal(signal.SIGKILL)
 
 
-def _home(folder: Path, codes: Iterable[str], replicas: int) -> Settings:
+def _home(folder: Path, codes: Iterable[str], replicas: int, isolation: str) -> Settings:
     """A home of its own with the model that is prepared once for all, and tenants on free ports."""
     home, countries = folder / "home", folder / "countries"
     home.mkdir(mode=0o700)
@@ -161,6 +161,7 @@ def _home(folder: Path, codes: Iterable[str], replicas: int) -> Settings:
         file = countries / code / "tenant.yaml"
         described = yaml.safe_load(file.read_text())
         described["gateway"] = {"port": free_port()}
+        described["isolation"] = isolation
         for model in described["models"]:
             model["replicas"] = replicas
         file.write_text(yaml.safe_dump(described, allow_unicode=True))
