@@ -126,21 +126,19 @@ def _title(process: psutil.Process) -> str:
 
 
 @contextmanager
-<<<<<<< .merge_file_Fqvt4Z
 def standing(
-    folder: Path, *codes: str, replicas: int = 1, telemetry: Mapping[str, Mapping[str, object]] | None = None
+    folder: Path,
+    *codes: str,
+    replicas: int = 1,
+    isolation: str = "shared",
+    telemetry: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Iterator[RunningHouse]:
     """``domicile up`` for some countries, and ``domicile down`` at the end, whatever happened between.
 
     Args:
         telemetry: the section of that name in the files of the countries that shall have one.
     """
-    settings = _home(folder, codes, replicas, telemetry or {})
-=======
-def standing(folder: Path, *codes: str, replicas: int = 1, isolation: str = "shared") -> Iterator[RunningHouse]:
-    """``domicile up`` for some countries, and ``domicile down`` at the end, whatever happened between."""
-    settings = _home(folder, codes, replicas, isolation)
->>>>>>> .merge_file_ZJFvHD
+    settings = _home(folder, codes, replicas, isolation, telemetry or {})
     environment = {
         **os.environ,
         "DOMICILE_HOME": str(settings.home),
@@ -162,11 +160,9 @@ def standing(folder: Path, *codes: str, replicas: int = 1, isolation: str = "sha
             process.send_signal(signal.SIGKILL)
 
 
-<<<<<<< .merge_file_Fqvt4Z
-def _home(folder: Path, codes: Iterable[str], replicas: int, telemetry: Mapping[str, Mapping[str, object]]) -> Settings:
-=======
-def _home(folder: Path, codes: Iterable[str], replicas: int, isolation: str) -> Settings:
->>>>>>> .merge_file_ZJFvHD
+def _home(
+    folder: Path, codes: Iterable[str], replicas: int, isolation: str, telemetry: Mapping[str, Mapping[str, object]]
+) -> Settings:
     """A home of its own with the model that is prepared once for all, and tenants on free ports."""
     home, countries = folder / "home", folder / "countries"
     home.mkdir(mode=0o700)
@@ -179,12 +175,8 @@ def _home(folder: Path, codes: Iterable[str], replicas: int, isolation: str) -> 
         file = countries / code / "tenant.yaml"
         described = yaml.safe_load(file.read_text())
         described["gateway"] = {"port": free_port()}
-<<<<<<< .merge_file_Fqvt4Z
-        if code in telemetry:
-            described["telemetry"] = telemetry[code]
-=======
         described["isolation"] = isolation
->>>>>>> .merge_file_ZJFvHD
+        described["telemetry"] = {"prometheus": {"port": free_port()}, **telemetry.get(code, {})}
         for model in described["models"]:
             model["replicas"] = replicas
         file.write_text(yaml.safe_dump(described, allow_unicode=True))
