@@ -17,8 +17,9 @@ from serving.gateway.server import GatewayDeployment
 from serving.placement import COUNTRY_LABEL
 from serving.planning.nouns import Part
 from serving.planning.parts import GATEWAY, parts, spare
+from serving.records.journal import CLOSE_S
 from serving.replicas.deployment import CpuSlots, ReplicaDeployment
-from serving.settings import OFFLINE, SILENCE, Settings
+from serving.settings import OFFLINE, ONLINE, SILENCE, Settings
 from tenants.country import Country, Model
 
 GATEWAY_CPUS = 0.1
@@ -31,8 +32,8 @@ ONE_MORE = 1
 HEALTH_PERIOD_S = 1.0
 STATS_PERIOD_S = 1.0
 
-LAST_WORDS_S = 5.0
-"""What a process that ends has beyond the time in which answers finish."""
+LAST_WORDS_S = CLOSE_S + 5.0
+"""What a process that ends has beyond the time in which answers finish: its records are written then."""
 
 OWN_CHILDREN = {"RAY_kill_child_processes_on_worker_exit": "0"}
 """A replica ends its engine's processes itself: Ray would end them first, and what they were answering with them."""
@@ -135,9 +136,9 @@ def placement(country: Country, model: Model) -> dict[str, Any]:
 
 def actor_options(country: Country, **resources: float) -> dict[str, Any]:
     """The label selector without a fallback, and the silence, for every actor of a country."""
-    offline = {} if country.residency.allow_hub else OFFLINE
+    hubs = ONLINE if country.residency.allow_hub else OFFLINE
     return {
         **resources,
         "label_selector": {COUNTRY_LABEL: country.code},
-        "runtime_env": {"env_vars": {**SILENCE, **OWN_CHILDREN, **offline}},
+        "runtime_env": {"env_vars": {**SILENCE, **OWN_CHILDREN, **hubs}},
     }

@@ -44,6 +44,11 @@ class Ran:
         return found
 
 
+def ran(*words: str, environment: Mapping[str, str], timeout_s: float = 120) -> Ran:
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
 @dataclass(frozen=True)
 class RunningCountry:
     """A country that is up: where it is, and a key that opens it."""
@@ -85,10 +90,7 @@ class RunningHouse:
     countries: Mapping[str, RunningCountry]
 
     def domicile(self, *words: str, timeout_s: float = 120) -> Ran:
-        done = subprocess.run(
-            [DOMICILE, *words], env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return ran(DOMICILE, *words, environment=self.environment, timeout_s=timeout_s)
 
     def processes(self) -> list[psutil.Process]:
         return ours(self.settings.home)
@@ -124,9 +126,19 @@ def _title(process: psutil.Process) -> str:
 
 
 @contextmanager
-def standing(folder: Path, *codes: str, replicas: int = 1) -> Iterator[RunningHouse]:
-    """``domicile up`` for some countries, and ``domicile down`` at the end, whatever happened between."""
-    settings = _home(folder, codes, replicas)
+def standing(
+    folder: Path,
+    *codes: str,
+    replicas: int = 1,
+    isolation: str = "shared",
+    telemetry: Mapping[str, Mapping[str, object]] | None = None,
+) -> Iterator[RunningHouse]:
+    """``domicile up`` for some countries, and ``domicile down`` at the end, whatever happened between.
+
+    Args:
+        telemetry: the section of that name in the files of the countries that shall have one.
+    """
+    settings = _home(folder, codes, replicas, isolation, telemetry or {})
     environment = {
         **os.environ,
         "DOMICILE_HOME": str(settings.home),
@@ -148,7 +160,9 @@ def standing(folder: Path, *codes: str, replicas: int = 1) -> Iterator[RunningHo
             process.send_signal(signal.SIGKILL)
 
 
-def _home(folder: Path, codes: Iterable[str], replicas: int) -> Settings:
+def _home(
+    folder: Path, codes: Iterable[str], replicas: int, isolation: str, telemetry: Mapping[str, Mapping[str, object]]
+) -> Settings:
     """A home of its own with the model that is prepared once for all, and tenants on free ports."""
     home, countries = folder / "home", folder / "countries"
     home.mkdir(mode=0o700)
@@ -161,6 +175,8 @@ def _home(folder: Path, codes: Iterable[str], replicas: int) -> Settings:
         file = countries / code / "tenant.yaml"
         described = yaml.safe_load(file.read_text())
         described["gateway"] = {"port": free_port()}
+        described["isolation"] = isolation
+        described["telemetry"] = {"prometheus": {"port": free_port()}, **telemetry.get(code, {})}
         for model in described["models"]:
             model["replicas"] = replicas
         file.write_text(yaml.safe_dump(described, allow_unicode=True))

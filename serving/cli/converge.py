@@ -16,6 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from serving.cli import policies
 from serving.cli.applied import keep, last
 from serving.cli.cluster import ClusterError, LocalCluster, Record
+from serving.cli.deployments import deploying
 from serving.cli.models import prepare_with_progress
 from serving.cli.output import errors
 from serving.cli.probe import ready
@@ -94,15 +95,13 @@ def _deploy(wanted: Wanted, cluster: LocalCluster, settings: Settings) -> None:
     for one in countries:
         _require_own(one, cluster)
     generations = {each.country: _generation(each, settings, restart=wanted.restart) for each in wanted.deployed}
-    for one, each in zip(countries, wanted.deployed, strict=True):
-        if each.action is not Action.NONE:
-            kept = last(one.code, settings)
-            former = each.former or (None if kept is None else kept.applied.digest)
-            policies.note(one.code, "applied", one.policy_digest, former, settings)
-        keep(one, generations[one.code], settings)
-    cluster.note({one.code: one.policy_digest for one in countries})
+    now = {code: state.deployments for code, state in serve.states([one.code for one in countries]).items()}
     addresses = {code: one.public_address for code, one in wanted.files.items()}
-    serve.deploy(countries, settings, addresses, generations)
+    with deploying(countries, now, restart=wanted.restart):
+        for one in countries:
+            keep(one, generations[one.code], settings)
+        cluster.note({one.code: one.policy_digest for one in countries})
+        serve.deploy(countries, settings, addresses, generations)
 
 
 def _generation(each: CountryPlan, settings: Settings, *, restart: bool) -> str:
@@ -116,13 +115,9 @@ def _generation(each: CountryPlan, settings: Settings, *, restart: bool) -> str:
 def _remove(removed: Sequence[CountryPlan], cluster: LocalCluster, settings: Settings) -> None:
     from serving.cli import serve
 
-    for each in removed:
-        kept = last(each.country, settings)
-        digest = each.former or (None if kept is None else kept.applied.digest)
-        if digest is not None:
-            policies.note(each.country, "removed", digest, None, settings)
     codes = [each.country for each in removed]
     if codes:
+        policies.note_removed(codes, settings)
         serve.remove(codes, DRAIN_S)
         cluster.stop_raylets(codes)
 

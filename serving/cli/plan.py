@@ -15,7 +15,7 @@ from serving.cli.cluster import LOOPBACK, ClusterError, LocalCluster
 from serving.cli.converge import Wanted, make_so
 from serving.cli.examine import read, refusals
 from serving.cli.observe import observe
-from serving.cli.output import CHECK_FAILED, USAGE, emit_json, fail, note
+from serving.cli.output import CHECK_FAILED, USAGE, emit_json, errors, fail, note
 from serving.cli.showing import show, summary
 from serving.cli.tenancy import AsJson
 from serving.engine.arguments import ArgumentsRefused
@@ -123,7 +123,7 @@ def require_unrefused(look: Look, settings: Settings, *, shown: bool = False) ->
     if not look.plan.refused:
         return
     if not shown:
-        show(look.plan, look.strays)
+        show(look.plan, look.strays, errors)
     by_country = {each.country for each in look.plan.refusals}
     for code in sorted(by_country):
         kept = last(code, settings)

@@ -18,8 +18,9 @@ from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from serving.app import application, application_name
 from serving.cli.cluster import ClusterError, Record
-from serving.placement import COUNTRY_LABEL
-from serving.planning.nouns import Node
+from serving.placement import Node
+from serving.replicas import ground
+from serving.replicas.cell import Unseen
 from serving.settings import Settings
 from tenants.country import Country
 
@@ -105,17 +106,11 @@ def deployed() -> list[str]:
 
 
 def nodes() -> tuple[Node, ...]:
-    """The living nodes of the cluster."""
-    return tuple(
-        sorted(
-            (
-                Node(str(each["NodeID"])[:8], each["Labels"].get(COUNTRY_LABEL, ""))
-                for each in ray.nodes()
-                if each["Alive"]
-            ),
-            key=lambda node: (node.country, node.id),
-        )
-    )
+    """The living nodes of the cluster. Raises :class:`ClusterError`."""
+    try:
+        return tuple(sorted(ground.nodes(), key=lambda node: (node.country, node.id)))
+    except Unseen as error:
+        raise ClusterError("the cluster's nodes cannot be listed") from error
 
 
 def states(codes: Sequence[str]) -> dict[str, State]:

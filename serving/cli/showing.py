@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pydantic import JsonValue
+from rich.console import Console
 from rich.markup import escape
 
 from serving.cli.output import console
@@ -22,18 +23,24 @@ _SIGNS = {
 _LONGEST = 48
 
 
-def show(plan: Plan, strays: Sequence[Drift]) -> None:
+def show(plan: Plan, strays: Sequence[Drift], to: Console = console) -> None:
     """All of it, the refusals last since they are what to act on."""
+    for line in _lines(plan, strays):
+        to.print(line, soft_wrap=True)
+
+
+def _lines(plan: Plan, strays: Sequence[Drift]) -> Iterator[str]:
+    """Rich's markup, a line each."""
     for one in plan.countries:
-        _country(one)
+        yield from _country(one)
     if strays:
-        _line("[bold]in the cluster[/]")
-        _drift(strays)
+        yield "[bold]in the cluster[/]"
+        yield from _drift(strays)
     if plan.refusals:
-        _line("[bold red]refused[/]")
+        yield "[bold red]refused[/]"
         for each in plan.refusals:
-            _refusal(each)
-    _line(f"[bold]{'refused, nothing can be applied' if plan.refused else summary(plan)}[/]")
+            yield from _refusal(each)
+    yield f"[bold]{'refused, nothing can be applied' if plan.refused else summary(plan)}[/]"
 
 
 def summary(plan: Plan) -> str:
@@ -45,20 +52,20 @@ def summary(plan: Plan) -> str:
     return ", ".join(told) if told else "nothing to change"
 
 
-def _country(one: CountryPlan) -> None:
+def _country(one: CountryPlan) -> Iterator[str]:
     where = "  ".join(filter(None, (one.address, one.isolation)))
-    _line(f"{_SIGNS[one.action]} [bold]{escape(one.name)}[/] ({one.country})  {escape(where)}")
+    yield f"{_SIGNS[one.action]} [bold]{escape(one.name)}[/] ({one.country})  {escape(where)}"
     width = max((len(each.path) for each in one.changes), default=0)
     for change in one.changes:
-        _line(f"    {escape(change.path):{width + escape(change.path).count(chr(92))}}  {escape(_values(change))}")
-    _steps(one.steps)
-    _drift(one.drift)
+        yield f"    {escape(change.path):{width + escape(change.path).count(chr(92))}}  {escape(_values(change))}"
+    yield from _steps(one.steps)
+    yield from _drift(one.drift)
 
 
-def _steps(steps: Sequence[Step]) -> None:
+def _steps(steps: Sequence[Step]) -> Iterator[str]:
     width = max((len(each.deployment) for each in steps), default=0)
     for step in steps:
-        _line(f"  [dim]→[/] {step.deployment:{width}}  {_what(step)}")
+        yield f"  [dim]→[/] {step.deployment:{width}}  {_what(step)}"
 
 
 def _what(step: Step) -> str:
@@ -72,20 +79,20 @@ def _what(step: Step) -> str:
     }[step.how]
 
 
-def _drift(drift: Iterable[Drift]) -> None:
+def _drift(drift: Iterable[Drift]) -> Iterator[str]:
     for each in drift:
-        _line(f"  [yellow]drift[/]  {escape(each.what)}")
+        yield f"  [yellow]drift[/]  {escape(each.what)}"
 
 
-def _refusal(one: Refusal) -> None:
+def _refusal(one: Refusal) -> Iterator[str]:
     rule = "floor" if one.rule == FLOOR else one.rule
     where = ": ".join(filter(None, (one.country, one.location)))
-    _line(f"  [red]{rule or 'wrong':6}[/] {escape(where)}")
-    _line(f"         {escape(one.reason)}")
+    yield f"  [red]{rule or 'wrong':6}[/] {escape(where)}"
+    yield f"         {escape(one.reason)}"
     if one.rule:
-        _line(f"         [dim]{escape(rule)}: {escape(RULES[one.rule])}[/]")
+        yield f"         [dim]{escape(rule)}: {escape(RULES[one.rule])}[/]"
     if one.remedy:
-        _line(f"         → {escape(one.remedy)}")
+        yield f"         → {escape(one.remedy)}"
 
 
 def _values(change: Change) -> str:
@@ -97,7 +104,3 @@ def _short(value: JsonValue) -> str:
         return "unset"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-def _line(markup: str) -> None:
-    console.print(markup, soft_wrap=True)

@@ -12,6 +12,7 @@ import typer
 from serving.cli.cluster import ClusterError, LocalCluster, Record
 from serving.cli.converge import Wanted, make_so
 from serving.cli.demo import demo_key
+from serving.cli.deployments import taking_down
 from serving.cli.output import console, emit_json, errors, fail
 from serving.cli.plan import NOT_DONE, here, look_at, require_unrefused
 from serving.cli.tenancy import AsJson
@@ -65,11 +66,14 @@ def up(
 
 def down(country: CountryOption = None, as_json: AsJson = False) -> None:
     """End what ``up`` started, and nothing else; also after a crash."""
-    cluster = LocalCluster(Settings.from_environment())
+    settings = Settings.from_environment()
+    cluster = LocalCluster(settings)
     cluster.enter()
     from serving.cli import serve
 
     record = cluster.record()
+    if record is not None:
+        taking_down([code for code in record.applied if not country or code in country], settings)
     if country and record is not None:
         try:
             with serve.joined(record):

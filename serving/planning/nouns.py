@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
+from serving.placement import Node
+
 Policy = Mapping[str, JsonValue]
 """A tenant's file as it was parsed, defaults included."""
 
@@ -42,15 +44,6 @@ class Running:
     """Deployment to how many of its replicas run, as Ray Serve counts them."""
     processes: Mapping[str, int] | None = None
     """Deployment to how many of its processes live, where they can be counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A living node of the cluster."""
-
-    id: str
-    country: str
-    """Of its label; empty for a node that serves nobody."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,8 +54,8 @@ class Journal:
 
     @property
     def waiting(self) -> int:
-        """Entries that were noted and are not on disk yet."""
-        return self._recorder.waiting if self._recorder is not None else 0
+        """How many entries were noted and are not on disk yet."""
+        return 0 if self._recorder is None else self._recorder.waiting
 
     def telemetry(self, service: Service, site: str) -> Telemetry:
         """What this process tells the country's collector and Prometheus. The caller closes it.
@@ -66,7 +66,7 @@ class Journal:
         return Telemetry.open(self._described, service, site)
 
     def note(self, entry: Record | Answered) -> None:
-        """Record this in the background: microseconds, and no waiting. Raises ``ValueError`` for what no record holds."""
+        """Record this in the background, in microseconds. Raises ``ValueError`` for what no record may hold."""
         if self._recorder is None:
             raise RecordsUnavailable("the journal was not started")
         self._recorder.note(entry)

@@ -16,9 +16,10 @@ import yaml
 from typer.testing import CliRunner, Result
 
 import serving.cli
-from serving.cli import converge, policies
+from serving.cli import converge
 from serving.cli.cluster import ClusterError, Record
-from serving.planning.nouns import Node
+from serving.cli.recorded import actor
+from serving.placement import Node
 from serving.records.ground import RecordsGround
 from serving.records.record import decode
 from serving.records.tail import tail
@@ -165,7 +166,8 @@ class Terminal:
     def recorded(self, code: str) -> list[dict[str, object]]:
         directory = RecordsGround(self.settings.country(code), code).audit_directory
         lines = [decode(line) for line in tail(directory, 100)]
-        return [line.fields for line in lines if line is not None and line.kind == "policy"]
+        told = [line.fields for line in lines if line is not None and line.kind in ("policy", "placement")]
+        return [fields for fields in told if fields["action"] not in ("up", "restart")]
 
     def files(self) -> dict[str, bytes]:
         return {str(path): path.read_bytes() for path in sorted(self.root.rglob("*")) if path.is_file()}
@@ -217,7 +219,7 @@ def test_up_is_a_plan_made_so_and_the_next_plan_is_empty(running: Terminal) -> N
     for code in ("ee", "kr"):
         (applied,) = running.recorded(code)
         assert applied["action"] == "applied"
-        assert applied["actor"] == policies.actor()
+        assert applied["actor"] == actor()
         assert applied["policy_digest"] == running.serve.running[code].policy_digest
     assert "nothing to change" in running.run("plan").stdout
 
@@ -255,8 +257,8 @@ def test_what_plan_refuses_nobody_applies(running: Terminal, command: list[str])
     told = list(running.serve.told)
     result = running.run(*command)
     assert result.exit_code == 1
-    assert "R2" in result.stdout
-    assert "R7" in result.stdout
+    assert "R2" in result.output
+    assert "R7" in result.output
     assert running.serve.told == told
     assert [(each["action"], each["rule"]) for each in running.recorded("ee")[1:]] == [
         ("refused", "r2"),

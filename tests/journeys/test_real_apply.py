@@ -173,7 +173,7 @@ def test_a_weakening_is_refused_and_what_runs_goes_on(house: RunningHouse) -> No
     for command in (("apply", "--yes"), ("up", "--country", "ee")):
         refused = house.domicile(*command)
         assert refused.code == 1
-        assert "R8" in refused.out
+        assert "R8" in refused.out + refused.err
     assert house.countries["ee"].wait_until_serving(30) == [200]
     assert before >= {process.pid for process in house.actors("ee", "gateway")}
     assert [each["action"] for each in policies(house)][-2:] == ["refused"] * 2

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serving.placement import Node
 from serving.planning.describe import document
 from serving.planning.drift import strays
-from serving.planning.nouns import Action, Drift, How, Node, Observed, Plan, Refusal, Running
+from serving.planning.nouns import Action, Drift, How, Observed, Plan, Refusal, Running
 from serving.planning.parts import GATEWAY, parts
 from serving.planning.plan import plan, steps_between
 from tenants.country import Country

@@ -6,7 +6,8 @@ import copy
 from typing import Any
 
 from serving.engine.arguments import Device
-from serving.planning.nouns import Applied, Node, Observed, Running
+from serving.placement import Node
+from serving.planning.nouns import Applied, Observed, Running
 from serving.planning.parts import parts
 from tenants.country import Country, Engine
 from tests.tenants.test_country import MINIMAL

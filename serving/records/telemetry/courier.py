@@ -66,13 +66,7 @@ class _Answer(Enum):
 class Courier:
     """One process's way to the collector."""
 
-    def __init__(
-        self,
-        collector: Collector,
-        encoder: Encoder,
-        readings: Callable[[], Iterable[Reading]],
-        period_s: float = PERIOD_S,
-    ) -> None:
+    def __init__(self, collector: Collector, encoder: Encoder, readings: Callable[[], Iterable[Reading]]) -> None:
         """
         Raises:
             OSError: the authority's certificate cannot be read.
@@ -80,7 +74,6 @@ class Courier:
         self._where = urlsplit(collector.endpoint)
         self._encoder = encoder
         self._readings = readings
-        self._period_s = period_s
         self._trust = _trust(collector)
         self._spans = _Waiting[Ended](deque(maxlen=ROOM))
         self._logs = _Waiting[Entry](deque(maxlen=ROOM))
@@ -108,7 +101,7 @@ class Courier:
 
     def _run(self) -> None:
         periods = 0
-        while not self._ending.wait(self._period_s):
+        while not self._ending.wait(PERIOD_S):
             periods += 1
             self._carry(metrics=periods % METRICS_PERIODS == 0)
         self._carry(metrics=True)

@@ -10,6 +10,8 @@ LOST = "lost"
 """The other process cannot be reached, or the connection to it broke."""
 LATE = "late"
 """It did not answer in time."""
+RULES = ("authenticate", "grant", "http", "internal", "overload", "r2", "r3", "r5", "r10", "share", "validate")
+"""What a request is refused by, as the audit log says it; the residency rules by their number."""
 ALL = tuple(sorted({*(reason.key for reason in Reason), *(reason.value for reason in TurnedAway), LOST, LATE}))
 
 

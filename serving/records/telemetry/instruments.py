@@ -72,8 +72,11 @@ class Instruments:
     def readings(self) -> Iterator[Reading]:
         """All metrics that there is something to say of."""
         for metric, numbers in self._numbers.copy().items():
-            yield Reading(metric, numbers.copy())
+            if numbers:
+                yield Reading(metric, numbers.copy())
         for metric, distributions in self._distributions.copy().items():
+            if not distributions:
+                continue
             copies = {labels: Distribution(list(one.counts), one.total) for labels, one in distributions.copy().items()}
             yield Reading(metric, copies)
         for metric, value in self._gauges.copy().items():

@@ -10,8 +10,9 @@ from serving.http.listener import Listener, PortTaken
 from serving.records.telemetry.prometheus import CONTENT_TYPE
 from tenants.country import METRICS_PORTS
 
+LOOPBACK = "127.0.0.1"
 PATH = "/metrics"
-Page = Callable[[], Awaitable[str]]
+Page = Callable[[], str]
 
 
 async def private(page: Page, host: str, port: int) -> Listener:
@@ -33,7 +34,7 @@ async def private(page: Page, host: str, port: int) -> Listener:
 def _served(page: Page) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         asked = (scope["method"], scope["path"]) == ("GET", PATH)
-        body = (await page()).encode() if asked else b""
+        body = page().encode() if asked else b""
         headers = [(b"content-length", b"%d" % len(body))]
         if asked:
             headers.append((b"content-type", CONTENT_TYPE.encode()))

@@ -93,7 +93,7 @@ REFUSALS = Metric(
     Kind.COUNTER,
     "{request}",
     "Requests that were not served, by the rule that says why, also those that never came to generating.",
-    (_CLASS, "domicile.reason"),
+    (_CLASS, "domicile.rule", "domicile.reason"),
 )
 PROMISES = Metric(
     "domicile.slo.requests",

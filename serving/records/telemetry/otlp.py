@@ -41,19 +41,19 @@ class Encoder:
     def spans(self, spans: Iterable[Ended]) -> bytes:
         scope = traces.ScopeSpans(scope=_SCOPE, spans=map(_span, spans), schema_url=SEMCONV)
         one = traces.ResourceSpans(resource=self._resource, scope_spans=[scope], schema_url=SEMCONV)
-        return ExportTraceServiceRequest(resource_spans=[one]).SerializeToString()
+        return bytes(ExportTraceServiceRequest(resource_spans=[one]).SerializeToString())
 
     def logs(self, entries: Iterable[Entry]) -> bytes:
         scope = ScopeLogs(scope=_SCOPE, log_records=map(_log, entries), schema_url=SEMCONV)
         one = ResourceLogs(resource=self._resource, scope_logs=[scope], schema_url=SEMCONV)
-        return ExportLogsServiceRequest(resource_logs=[one]).SerializeToString()
+        return bytes(ExportLogsServiceRequest(resource_logs=[one]).SerializeToString())
 
     def metrics(self, readings: Iterable[Reading], now: int) -> bytes:
         scope = wire.ScopeMetrics(
             scope=_SCOPE, metrics=[self._metric(reading, now) for reading in readings], schema_url=SEMCONV
         )
         one = wire.ResourceMetrics(resource=self._resource, scope_metrics=[scope], schema_url=SEMCONV)
-        return ExportMetricsServiceRequest(resource_metrics=[one]).SerializeToString()
+        return bytes(ExportMetricsServiceRequest(resource_metrics=[one]).SerializeToString())
 
     def _metric(self, reading: Reading, now: int) -> wire.Metric:
         metric = reading.metric

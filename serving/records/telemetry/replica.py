@@ -43,7 +43,7 @@ class Carried:
     def _told(self, one: Moments, error: str) -> None:
         tell, now = self._trace.told, time_ns()
         if not one.admitted:
-            tell(Span.QUEUE, one.asked, now, error)
+            tell(Span.QUEUE, one.asked, now, error=error)
             return
         tell(Span.QUEUE, one.asked, one.admitted)
         ended = one.ended or now
@@ -53,7 +53,7 @@ class Carried:
         }
         answered: dict[str, Value] = {"gen_ai.usage.output_tokens": one.answer_tokens}
         if one.first:
-            tell(Span.PREFILL, one.admitted, one.first, **asked)
-            tell(Span.DECODE, one.first, ended, error, **answered)
+            tell(Span.PREFILL, one.admitted, one.first, asked)
+            tell(Span.DECODE, one.first, ended, answered, error)
         else:
-            tell(Span.GENERATE, one.admitted, ended, error, **asked, **answered)
+            tell(Span.GENERATE, one.admitted, ended, {**asked, **answered}, error)

@@ -70,7 +70,7 @@ def _is_count(value: Value) -> bool:
 
 
 def _is_seconds(value: Value) -> bool:
-    return type(value) in (int, float) and 0 <= value < 1e9
+    return isinstance(value, int | float) and type(value) is not bool and 0 <= value < 1e9
 
 
 def _is_flag(value: Value) -> bool:
@@ -93,6 +93,7 @@ def attributes(country: Country) -> Mapping[str, Attribute]:
             "domicile.service_class": _one_of(*ServiceClass, "unknown"),
             "domicile.outcome": _one_of(*Outcome),
             "domicile.reason": _one_of(*faults.ALL),
+            "domicile.rule": _one_of(*faults.RULES),
             "domicile.kept": _one_of("true", "false"),
             "domicile.state": _one_of("serving", "draining", "unreachable"),
             "domicile.signal": _one_of("trace", "log", "metric", "attribute"),

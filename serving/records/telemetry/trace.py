@@ -19,6 +19,7 @@ from typing import Self
 from serving.errors import DomicileError, Reason
 from serving.records.telemetry.schema import Value
 
+NOTHING: Mapping[str, Value] = {}
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01")
 
 
@@ -66,7 +67,9 @@ class Trace:
         self.span = f"{_some_bits(64):016x}"
         """The span that is over all others here."""
 
-    def told(self, name: str, begun: int, ended: int, error: str = "", **attributes: Value) -> None:
+    def told(
+        self, name: str, begun: int, ended: int, attributes: Mapping[str, Value] = NOTHING, error: str = ""
+    ) -> None:
         """A span below ours, of which all is known."""
         self._tell(
             Ended(self.id, f"{_some_bits(64):016x}", self.span, name, begun, ended, attributes=attributes, error=error)
@@ -135,7 +138,7 @@ class span:  # noqa: N801 - read as a statement: with span("authenticate")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._trace is not None:
-            self._trace.told(self._name, self._begun, time_ns(), _fault(error))
+            self._trace.told(self._name, self._begun, time_ns(), error=_fault(error))
 
 
 current: ContextVar[Trace | None] = ContextVar("trace", default=None)

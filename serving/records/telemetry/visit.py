@@ -4,31 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import Token
+from dataclasses import dataclass
 from time import perf_counter, time_ns
-from typing import Protocol
 
-from serving.errors import DomicileError, Refused
+from serving.errors import DomicileError, Reason, Refused
 from serving.records.telemetry import metrics
 from serving.records.telemetry.fairness import Fairness
 from serving.records.telemetry.instruments import Labels
 from serving.records.telemetry.schema import OPERATIONS, PROVIDER, Outcome, Value
 from serving.records.telemetry.telemetry import Telemetry
 from serving.records.telemetry.trace import Trace, current
-from serving.types import Caller, Endpoint, Prompt, ServiceClass
+from serving.types import Caller, Endpoint, Prompt, ServiceClass, Usage
 from tenants.country import Slo
 
 UNKNOWN = "unknown"
-
-
-class Spent(Protocol):
-    """Tokens of one answer."""
-
-    @property
-    def prompt(self) -> int: ...
-    @property
-    def completion(self) -> int: ...
-    @property
-    def cached(self) -> int: ...
 
 
 class Visits:
@@ -56,9 +45,9 @@ class Visits:
     def begin(self, endpoint: Endpoint, request_id: str) -> Visit:
         return Visit(self, endpoint, request_id)
 
-    def refused(self, error: DomicileError, service_class: str = UNKNOWN) -> None:
-        """Somebody was turned away, before or without generating."""
-        self.add(metrics.REFUSALS, service_class, error.reason.key)
+    def refused(self, reason: Reason, rule: str, service_class: str) -> None:
+        """Somebody was turned away, by this rule and for this reason, before or without generating."""
+        self.add(metrics.REFUSALS, service_class, rule, reason.key)
 
     def _objectives(self) -> Mapping[Labels, float]:
         return {(name,): promise.objective for name, promise in self.promises.items()}
@@ -68,24 +57,42 @@ class Visits:
         return {(): figures[figure]} if figure in figures else {}
 
 
-class Visit:
-    """What is known so far. It ends once, with :meth:`end`."""
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a request ended, as far as it came."""
 
-    __slots__ = (
-        "_begun",
-        "_caller",
-        "_endpoint",
-        "_error",
-        "_first",
-        "_left",
-        "_prompt",
-        "_request_id",
-        "_spent",
-        "_token",
-        "_trace",
-        "_wall",
-        "_with",
-    )
+    caller: Caller | None
+    prompt: Prompt | None
+    usage: Usage | None
+    error: BaseException | None
+    """What it ended with, where that was no whole answer."""
+    left: bool
+    """Its client had left."""
+
+    @property
+    def outcome(self) -> Outcome:
+        if self.left:
+            return Outcome.LEFT
+        if self.error is None:
+            return Outcome.SERVED
+        return Outcome.REFUSED if isinstance(self.error, Refused) else Outcome.FAILED
+
+    @property
+    def fault(self) -> str:
+        """Of the closed list; empty where nothing went wrong but that the client left."""
+        if self.error is None or self.left:
+            return ""
+        return (self.error.reason if isinstance(self.error, DomicileError) else Reason.INTERNAL_ERROR).key
+
+    @property
+    def service_class(self) -> str:
+        return self.caller.service_class.value if self.caller is not None else UNKNOWN
+
+
+class Visit:
+    """What is known of one request so far. It ends once, with :meth:`end`."""
+
+    __slots__ = ("_asked", "_begun", "_endpoint", "_first", "_request_id", "_token", "_trace", "_wall", "_with")
 
     def __init__(self, visits: Visits, endpoint: Endpoint, request_id: str) -> None:
         self._with = visits
@@ -93,26 +100,12 @@ class Visit:
         self._request_id = request_id
         self._begun = perf_counter()
         self._first = 0.0
-        self._caller: Caller | None = None
-        self._prompt: Prompt | None = None
-        self._spent: Spent | None = None
-        self._error: DomicileError | None = None
-        self._left = False
+        self._asked = (OPERATIONS[endpoint], UNKNOWN, UNKNOWN)
         self._trace: Trace | None = visits.telemetry.sampled()
-        self._token: Token[Trace | None] | None = None
-        self._wall = 0
         if self._trace is not None:
             self._wall = time_ns()
-            self._token = current.set(self._trace)
+            self._token: Token[Trace | None] = current.set(self._trace)
         visits.active += 1
-
-    def known(self, caller: Caller) -> None:
-        """Who asks."""
-        self._caller = caller
-
-    def asked(self, prompt: Prompt) -> None:
-        """What for."""
-        self._prompt = prompt
 
     def answered(self) -> None:
         """The first bytes of the answer are here."""
@@ -122,92 +115,63 @@ class Visit:
         """Another replica carries the answer on."""
         self._with.add(metrics.RESUMED)
 
-    def spent(self, spent: Spent | None) -> None:
-        """What the answer cost, where its engine has said so."""
-        self._spent = spent
+    def receipt(self, usage: Usage) -> None:
+        """A receipt is to be signed, and names these tokens. After :meth:`end`, where a replica had to be asked."""
+        visits = self._with
+        visits.add(metrics.RECEIPTS)
+        visits.observe(metrics.TOKENS_USED, usage.prompt_tokens, *self._asked, "input")
+        visits.observe(metrics.TOKENS_USED, usage.completion_tokens, *self._asked, "output")
 
-    def failed(self, error: DomicileError) -> None:
-        self._error = error
-
-    def left(self) -> None:
-        """The client did not wait for the end."""
-        self._left = True
-
-    def end(self) -> None:
+    def end(self, end: End) -> None:
         visits, duration_s = self._with, perf_counter() - self._begun
         visits.active -= 1
-        asked, service_class = self._labels()
-        error = self._error.reason.key if self._error else ""
-        outcome = self._outcome()
-        visits.add(metrics.REQUESTS, *asked, outcome)
-        if self._error is not None:
-            visits.refused(self._error, service_class)
-        if not self._left:
-            visits.observe(metrics.DURATION, duration_s, *asked, error)
-        if outcome == Outcome.SERVED:
-            self._count(asked)
-        kept = self._kept(outcome, duration_s, service_class)
+        self._asked = (OPERATIONS[self._endpoint], self._model(end.prompt), end.service_class)
+        outcome = end.outcome
+        visits.add(metrics.REQUESTS, *self._asked, outcome.value)
+        if not end.left:
+            visits.observe(metrics.DURATION, duration_s, *self._asked, end.fault)
+        if outcome is Outcome.SERVED:
+            self._served(end)
+        kept = self._kept(end, duration_s)
         if kept is not None:
-            visits.add(metrics.PROMISES, service_class, "true" if kept else "false")
+            visits.add(metrics.PROMISES, end.service_class, "true" if kept else "false")
         if self._trace is not None:
-            self._tell(asked, outcome, error)
+            current.reset(self._token)
+            self._tell(self._trace, end)
 
-    def _outcome(self) -> str:
-        if self._left:
-            return Outcome.LEFT.value
-        if self._error is None:
-            return Outcome.SERVED.value
-        return (Outcome.REFUSED if isinstance(self._error, Refused) else Outcome.FAILED).value
+    def _model(self, prompt: Prompt | None) -> str:
+        """One that the country has; a model that the caller made up is unknown."""
+        return prompt.model if prompt is not None and prompt.model in self._with.models else UNKNOWN
 
-    def _labels(self) -> tuple[tuple[str, str, str], str]:
-        """Operation, model and class; a model that the caller made up is unknown."""
-        model = self._prompt.model if self._prompt is not None else UNKNOWN
-        service_class = self._caller.service_class.value if self._caller is not None else UNKNOWN
-        known = model if model in self._with.models else UNKNOWN
-        return (OPERATIONS[self._endpoint], known, service_class), service_class
+    def _served(self, end: End) -> None:
+        visits, usage = self._with, end.usage
+        if end.prompt is not None and end.prompt.stream:
+            visits.observe(metrics.FIRST_TOKEN, self._first - self._begun, *self._asked)
+            if usage is not None and usage.completion_tokens > 1:
+                visits.observe(metrics.INTER_TOKEN, self._inter_token_s(usage), *self._asked)
+        if usage is not None and end.caller is not None:
+            tokens = usage.prompt_tokens - usage.cached_tokens + usage.completion_tokens
+            visits.fairness.served(end.caller.organisation, tokens, end.caller.weight)
 
-    def _count(self, asked: tuple[str, str, str]) -> None:
-        visits, spent = self._with, self._spent
-        if self._streamed:
-            visits.observe(metrics.FIRST_TOKEN, self._first - self._begun, *asked)
-            inter_token_s = self._inter_token_s()
-            if inter_token_s is not None:
-                visits.observe(metrics.INTER_TOKEN, inter_token_s, *asked)
-        if spent is not None:
-            visits.observe(metrics.TOKENS_USED, spent.prompt, *asked, "input")
-            visits.observe(metrics.TOKENS_USED, spent.completion, *asked, "output")
-            if self._caller is not None:
-                tokens = spent.prompt - spent.cached + spent.completion
-                visits.fairness.served(self._caller.organisation, tokens, self._caller.weight)
-
-    @property
-    def _streamed(self) -> bool:
-        return self._prompt is not None and self._prompt.stream and self._first > 0
-
-    def _inter_token_s(self) -> float | None:
+    def _inter_token_s(self, usage: Usage | None) -> float:
         """On the answer's average, as the promise means it."""
-        if self._spent is None or self._spent.completion < 2:
-            return None
-        return (perf_counter() - self._first) / (self._spent.completion - 1)
+        return (perf_counter() - self._first) / max(1, usage.completion_tokens - 1) if usage is not None else 0.0
 
-    def _kept(self, outcome: str, duration_s: float, service_class: str) -> bool | None:
+    def _kept(self, end: End, duration_s: float) -> bool | None:
         """Whether the promise was kept; ``None`` where nothing was promised, or the client would not wait for it."""
-        if outcome == Outcome.FAILED:
-            return False
-        promise = self._with.promises.get(service_class)
-        if outcome != Outcome.SERVED or promise is None or not self._first:
+        promise = self._with.promises.get(end.service_class)
+        if promise is None or end.outcome not in (Outcome.SERVED, Outcome.FAILED):
             return None
-        if self._streamed:
-            inter_token_s = self._inter_token_s() or 0.0
-            return self._first - self._begun <= promise.first_token_s and inter_token_s <= promise.inter_token_s
-        tokens = self._spent.completion if self._spent else 1
+        if end.outcome is Outcome.FAILED or end.prompt is None:
+            return False
+        if end.prompt.stream:
+            timely = self._first - self._begun <= promise.first_token_s
+            return timely and self._inter_token_s(end.usage) <= promise.inter_token_s
+        tokens = end.usage.completion_tokens if end.usage is not None else 1
         return duration_s <= promise.first_token_s + promise.inter_token_s * max(0, tokens - 1)
 
-    def _tell(self, asked: tuple[str, str, str], outcome: str, error: str) -> None:
-        assert self._trace is not None
-        if self._token is not None:
-            current.reset(self._token)
-        operation, model, service_class = asked
+    def _tell(self, trace: Trace, end: End) -> None:
+        operation, model, service_class = self._asked
         said: dict[str, Value] = {
             "gen_ai.operation.name": operation,
             "gen_ai.provider.name": PROVIDER,
@@ -215,14 +179,14 @@ class Visit:
             "http.route": self._endpoint.value,
             "domicile.request.id": self._request_id,
             "domicile.service_class": service_class,
-            "domicile.outcome": outcome,
+            "domicile.outcome": end.outcome.value,
         }
-        if self._prompt is not None:
-            said["gen_ai.request.stream"] = self._prompt.stream
+        if end.prompt is not None:
+            said["gen_ai.request.stream"] = end.prompt.stream
         if self._first:
             said["gen_ai.response.time_to_first_chunk"] = self._first - self._begun
-        if self._spent is not None:
-            said["gen_ai.usage.input_tokens"] = self._spent.prompt
-            said["gen_ai.usage.output_tokens"] = self._spent.completion
-            said["gen_ai.usage.cache_read.input_tokens"] = self._spent.cached
-        self._trace.ended(f"{operation} {model}", self._wall, said, error)
+        if end.usage is not None:
+            said["gen_ai.usage.input_tokens"] = end.usage.prompt_tokens
+            said["gen_ai.usage.output_tokens"] = end.usage.completion_tokens
+            said["gen_ai.usage.cache_read.input_tokens"] = end.usage.cached_tokens
+        trace.ended(f"{operation} {model}", self._wall, said, end.fault)
