@@ -109,7 +109,7 @@ def rotate_key(cc: CountryCode, as_json: AsJson = False) -> None:
 @audit_app.command("retain")
 def retain(
     cc: CountryCode,
-    days: Annotated[int, typer.Option(min=1, help="How many days of records and receipts to keep.")],
+    days: Annotated[int, typer.Option(min=RETENTION_DAYS, help="How many days of records and receipts to keep.")],
     as_json: AsJson = False,
 ) -> None:
     """Remove records and receipts that are older, and say so in a signed record. Whole segments go, so some stay."""

@@ -118,7 +118,7 @@ def test_what_cannot_be_recorded_is_not_done(terminal: Terminal, monkeypatch: py
         ("key", "create", "ee", "--org", "acme"),
         ("org", "create", "ee", "umbra"),
         ("audit", "rotate-key", "ee"),
-        ("audit", "retain", "ee", "--days", "1"),
+        ("audit", "retain", "ee", "--days", "183"),
     ):
         assert terminal.run(*words) == 1
         assert "the disk is full" in terminal.stderr
@@ -161,14 +161,14 @@ def test_retention_drops_receipts_and_segments_that_are_older(
     served = answered()
     recorder.note(served)
     assert recorder.close(10)
-    kept = terminal.json("audit", "retain", "ee", "--days", "3")
+    kept = terminal.json("audit", "retain", "ee", "--days", "183")
     assert (kept["segments"], kept["receipts"]) == (0, 0)
-    monkeypatch.setattr("time.time", lambda now=time.time: now() + 5 * 86_400)
-    monkeypatch.setattr("time.time_ns", lambda now=time.time_ns: now() + 5 * 86_400 * 10**9)
-    gone = terminal.json("audit", "retain", "ee", "--days", "3")
+    monkeypatch.setattr("time.time", lambda now=time.time: now() + 200 * 86_400)
+    monkeypatch.setattr("time.time_ns", lambda now=time.time_ns: now() + 200 * 86_400 * 10**9)
+    gone = terminal.json("audit", "retain", "ee", "--days", "183")
     assert (gone["segments"], gone["receipts"]) == (1, 1)
     assert terminal.run("audit", "verify", "ee") == 0
-    assert terminal.run("audit", "retain", "ee", "--days", "0") == 2
+    assert terminal.run("audit", "retain", "ee", "--days", "182") == 2, "the floor is six months"
 
 
 def country() -> Country:
