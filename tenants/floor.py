@@ -16,7 +16,7 @@ SAFETY_POLICIES = ("standard",)
 
 RETENTION_DAYS = 183
 """How long audit records and receipts are kept at least: six months, as Regulation (EU) 2024/1689 (AI Act) asks of logs
-in articles 19 and 26(6)."""
+in articles 19 and 26(6). `domicile audit retain` takes no less."""
 
 THE_FLOOR: Mapping[str, str] = MappingProxyType(
     {
@@ -34,10 +34,3 @@ def safety_policy(name: object) -> object:
     if name not in SAFETY_POLICIES:
         raise Weakens(FLOOR, THE_FLOOR["safety"], f"write policy: {SAFETY_POLICIES[0]}, or leave safety out")
     return name
-
-
-def retention_days(days: int) -> int:
-    """Raise :class:`Weakens` for fewer days than the floor."""
-    if days < RETENTION_DAYS:
-        raise Weakens(FLOOR, THE_FLOOR["retention"], f"name {RETENTION_DAYS} days or more")
-    return days

@@ -24,6 +24,7 @@ from serving.records.journal import Journal
 from serving.records.jwks import PublicKeys
 from serving.records.record import Kind, decode
 from serving.records.tail import tail
+from tenants.floor import RETENTION_DAYS
 
 audit_app = typer.Typer(help="A country's log of what it did.", no_args_is_help=True)
 

@@ -153,9 +153,10 @@ def test_a_slip_is_not_taken_for_a_weakening(house: House) -> None:
 
 def test_the_floor_is_a_list_that_holds() -> None:
     assert floor.THE_FLOOR.keys() == {"safety", "audit", "receipts", "retention"}
-    assert floor.retention_days(floor.RETENTION_DAYS) == floor.RETENTION_DAYS
-    with pytest.raises(Weakens, match="183 days"):
-        floor.retention_days(floor.RETENTION_DAYS - 1)
+    for policy in ("off", None, False, "minimal"):
+        with pytest.raises(Weakens, match="standard"):
+            floor.safety_policy(policy)
+    assert str(floor.RETENTION_DAYS) in floor.THE_FLOOR["retention"]
 
 
 def pair(*edits: dict[str, Any]) -> Callable[[House], None]:
