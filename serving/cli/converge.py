@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from serving.cli.serve import State
 
 POLL_S = 0.5
+STOPPING = "STOPPING"
 DRAIN_S = 600.0
 """How long a country that is removed may still answer, where nothing says how long its answers may take."""
 NEW = (Action.ADD, Action.REPAIR)
@@ -172,7 +173,9 @@ def _free(country: Country) -> bool:
 
 
 def _wait(countries: Sequence[Country], bar: Progress, timeout_s: float) -> None:
-    """Until every country's own address says that it is ready.
+    """Until every country's own address says that it is ready, and whoever was replaced has finished its answers.
+
+    That finishing is not held against ``timeout_s``: it ends by itself, and nothing waits for it but this command.
 
     Raises:
         ClusterError: a country failed, or time is up. What did come up stays up.
@@ -180,10 +183,11 @@ def _wait(countries: Sequence[Country], bar: Progress, timeout_s: float) -> None
     from serving.cli import serve
 
     tasks = {one.code: bar.add_task(f"{one.code}: starting") for one in countries}
-    deadline = time.monotonic() + timeout_s
+    left_s, looked = timeout_s, time.monotonic()
     waiting = {one.code: one for one in countries}
     while waiting:
-        for code, state in serve.states(list(waiting)).items():
+        states = serve.states(list(waiting))
+        for code, state in states.items():
             _show(bar, tasks[code], code, state)
             if state.phase == "failed":
                 raise ClusterError(f"{code} did not come up: {state.message}")
@@ -191,7 +195,10 @@ def _wait(countries: Sequence[Country], bar: Progress, timeout_s: float) -> None
                 bar.update(tasks[code], description=f"{code}: ready at {waiting[code].address}")
                 bar.stop_task(tasks[code])
                 del waiting[code]
-        if time.monotonic() > deadline:
+        before, looked = looked, time.monotonic()
+        if not any(STOPPING in counts for state in states.values() for counts in state.deployments.values()):
+            left_s -= looked - before
+        if waiting and left_s < 0:
             raise ClusterError(f"not ready within {timeout_s:.0f} s: {', '.join(waiting)}; see domicile status")
         time.sleep(POLL_S)
 

@@ -93,6 +93,8 @@ class Serve:
     told: list[tuple[str, str]] = field(default_factory=list)
     """Each deployment that was asked for: a country and its generation."""
     failing: bool = False
+    draining: int = 0
+    """How many looks it still takes until those who were replaced are gone."""
     dead: set[str] = field(default_factory=set)
     """Countries whose processes were killed, as Serve has yet to find out."""
 
@@ -131,6 +133,10 @@ class Serve:
             return SimpleNamespace(phase="absent", running=False, deployments={}, message="")
         counts = {"gateway": one.gateway.replicas, **{model.id: model.replicas for model in one.models}}
         deployments = {name: {"RUNNING": count} for name, count in counts.items()}
+        if self.draining:
+            self.draining -= 1
+            deployments["gateway"]["STOPPING"] = 1
+            return SimpleNamespace(phase="starting", running=False, deployments=deployments, message="")
         if self.failing:
             return SimpleNamespace(phase="failed", running=False, deployments={}, message="no memory")
         return SimpleNamespace(phase="running", running=True, deployments=deployments, message="")
@@ -325,6 +331,26 @@ def test_restart_replaces_what_does_not_differ(running: Terminal) -> None:
     (first, again) = (generation for code, generation in running.serve.told if code == "ee")
     assert first != again
     assert len(running.recorded("ee")) == 1, "the policy is the same"
+
+
+def test_answers_that_finish_are_waited_for_however_long(running: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converge, "POLL_S", 0.01)
+    running.country("ee", name="Estland")
+    look = running.serve.states
+    asked = 0
+
+    def states(codes: Sequence[str]) -> dict[str, Any]:
+        nonlocal asked
+        asked += 1
+        if asked == 3:  # The third look is the first one after the deployment.
+            running.serve.draining = 20
+        return look(codes)
+
+    monkeypatch.setattr(running.serve, "states", states)
+    applied = running.run("apply", "--timeout", "0")
+    assert applied.exit_code == 0, applied.stderr
+    assert running.serve.draining == 0
+    assert asked > 10, "each look is at both countries"
 
 
 def test_dead_processes_are_drift_that_heals_by_itself(running: Terminal) -> None:
