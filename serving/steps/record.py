@@ -20,7 +20,8 @@ from serving.records.journal import Journal
 from serving.records.receipts import Answered, Outcome, new_receipt_id
 from serving.records.record import Value
 from serving.records.refusals import Refusals
-from serving.records.telemetry.visit import UNKNOWN, End, Visit, Visits
+from serving.records.telemetry.schema import UNKNOWN
+from serving.records.telemetry.visit import End, Visit, Visits
 from serving.replicas.continuation import Told
 from serving.replicas.errand import Errand
 from serving.types import Caller, Endpoint, Usage

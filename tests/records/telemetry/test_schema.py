@@ -78,6 +78,14 @@ def test_an_identifier_with_a_form_holds_no_sentence() -> None:
         assert not schema.attributes[name].rule("море")
 
 
+def test_a_span_is_one_of_those_that_there_are(lenient: Schema) -> None:
+    assert lenient.names("prefill")
+    assert lenient.names(f"chat {EE.models[0].id}")
+    assert not lenient.names("chat made-up")
+    assert not lenient.names("tell me of the sea")
+    assert lenient.dropped == 2
+
+
 def test_every_metric_s_labels_are_described() -> None:
     schema = Schema(EE)
     for metric in metrics.ALL:
