@@ -51,11 +51,13 @@ _RULES = {
     Reason.INVALID_HOST: "http",
     Reason.UNKNOWN_PATH: "http",
     Reason.METHOD_NOT_ALLOWED: "http",
+    Reason.UNSUPPORTED_MEDIA_TYPE: "http",
+    Reason.UNSUPPORTED_ENCODING: "http",
     Reason.BODY_TOO_LARGE: "http",
     Reason.HEADERS_TOO_LARGE: "http",
     Reason.REQUEST_TIMEOUT: "http",
 }
-"""Which rule refuses for a reason; the residency rules by their number. What stands here not, is what a body asks."""
+"""Which rule refuses for a reason; the residency rules by their number. All others are found in a body."""
 
 
 class Asked(Protocol):
