@@ -30,8 +30,7 @@ RETRY_AFTER_S = 5
 """A disk that was full is rarely empty sooner."""
 
 _UNKNOWN = Usage(0, 0, 0)
-VALIDATION = "validate"
-RULES = {
+_RULES = {
     Reason.NO_KEY: "authenticate",
     Reason.INVALID_API_KEY: "authenticate",
     Reason.INCORRECT_HOSTNAME: "r3",
@@ -162,7 +161,7 @@ class Recording:
             known |= {"endpoint": _word(entry.asked.endpoint), "duration_ms": entry.duration_ms}
             if entry.caller is not None:
                 known |= {"organisation": entry.caller.organisation, "key": entry.caller.key_id}
-        self.refusals.note(request, RULES.get(error.reason, VALIDATION), error.reason.key, **known)
+        self.refusals.note(request, _RULES.get(error.reason, "validate"), error.reason.key, **known)
 
     async def drain(self) -> None:
         """Wait for what is still being found out, then tell what was only counted."""
