@@ -12,6 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import Protocol
 
+from serving.records.telemetry.schema import Span
 from serving.records.telemetry.trace import span
 from serving.replicas.continuation import Told
 from serving.replicas.errand import Errand
@@ -66,11 +67,11 @@ async def answer(asked: Asked, house: House) -> AsyncIterator[Answer]:
         Failed: likewise, and also in the middle of the stream.
     """
     with house.record(asked) as entry:
-        with span("authenticate"):
+        with span(Span.AUTHENTICATE):
             caller = entry.called(house.authenticate(asked.headers))
-        with span("residency"):
+        with span(Span.RESIDENCY):
             site = house.residency.site_for(caller, asked.headers)
-        with span("read"):
+        with span(Span.READ):
             prompt = await asked.prompt(site)
         site.grant(prompt)
         ends = monotonic() + site.country.slo.request_s

@@ -110,11 +110,13 @@ def clashes(countries: Iterable[Country]) -> Iterator[Problem]:
             message = f"is reached at {one.public_address}, and so is {one.code}"
             yield Problem(other.code, message, "R1", "give one of them another gateway.public_url")
         if abs(one.metrics_port - other.metrics_port) < METRICS_PORTS:
-            message = f"tells its metrics on port {other.metrics_port}, where {one.code} tells its own"
+            message = (
+                f"tells its metrics on ports from {other.metrics_port} on, and {one.code} from {one.metrics_port} on: "
+                "ten belong to each"
+            )
             yield Problem(other.code, message, "R6", "give one of them another telemetry.prometheus.port")
-        ours, theirs = other.telemetry.collector, one.telemetry.collector
-        if ours is not None and theirs is not None and ours.endpoint == theirs.endpoint:
-            message = f"sends its telemetry to {ours.endpoint}, and so does {one.code}"
+        if (endpoint := _endpoint(one)) is not None and endpoint == _endpoint(other):
+            message = f"sends its telemetry to {endpoint}, and so does {one.code}"
             yield Problem(other.code, message, "R6", "give each a collector of its own")
         for network in _shared(one, other):
             message = f"calls {network} its own network, and so does {one.code}"
@@ -129,6 +131,11 @@ def _shared(one: Country, other: Country) -> list[Network]:
         for ours in merged(one.residency.networks)
         if any(ours.version == theirs.version and ours.overlaps(theirs) for theirs in others)
     ]
+
+
+def _endpoint(country: Country) -> str | None:
+    collector = country.telemetry.collector
+    return collector.endpoint if collector is not None else None
 
 
 def _same_host(one: str, other: str) -> bool:

@@ -24,6 +24,7 @@ import tenants
 from serving.cli.processes import ours
 from serving.engine.models import BUNDLED, prepare
 from serving.settings import Settings
+from tenants.country import METRICS_PORTS
 
 MODEL = "smollm2-135m-instruct"
 SHIPPED = Path(tenants.__file__).parent / "countries"
@@ -170,13 +171,17 @@ def _home(
     for name in BUNDLED:
         prepare(name, shared, lambda _doing, _done: None)
     (home / "models").symlink_to(shared)
-    for code in codes:
+    private = free_port()
+    for place, code in enumerate(codes):
         shutil.copytree(SHIPPED / code, countries / code)
         file = countries / code / "tenant.yaml"
         described = yaml.safe_load(file.read_text())
         described["gateway"] = {"port": free_port()}
         described["isolation"] = isolation
-        described["telemetry"] = {"prometheus": {"port": free_port()}, **telemetry.get(code, {})}
+        described["telemetry"] = {
+            "prometheus": {"port": private + METRICS_PORTS * place},
+            **telemetry.get(code, {}),
+        }
         for model in described["models"]:
             model["replicas"] = replicas
         file.write_text(yaml.safe_dump(described, allow_unicode=True))

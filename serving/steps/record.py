@@ -20,7 +20,8 @@ from serving.records.journal import Journal
 from serving.records.receipts import Answered, Outcome, new_receipt_id
 from serving.records.record import Value
 from serving.records.refusals import Refusals
-from serving.records.telemetry.visit import UNKNOWN, End, Visit, Visits
+from serving.records.telemetry.schema import UNKNOWN
+from serving.records.telemetry.visit import End, Visit, Visits
 from serving.replicas.continuation import Told
 from serving.replicas.errand import Errand
 from serving.types import Caller, Endpoint, Usage
@@ -50,11 +51,13 @@ _RULES = {
     Reason.INVALID_HOST: "http",
     Reason.UNKNOWN_PATH: "http",
     Reason.METHOD_NOT_ALLOWED: "http",
+    Reason.UNSUPPORTED_MEDIA_TYPE: "http",
+    Reason.UNSUPPORTED_ENCODING: "http",
     Reason.BODY_TOO_LARGE: "http",
     Reason.HEADERS_TOO_LARGE: "http",
     Reason.REQUEST_TIMEOUT: "http",
 }
-"""Which rule refuses for a reason; the residency rules by their number. What stands here not, is what a body asks."""
+"""Which rule refuses for a reason; the residency rules by their number. All others are found in a body."""
 
 
 class Asked(Protocol):

@@ -27,6 +27,8 @@ SEMCONV = "https://opentelemetry.io/schemas/1.44.0"
 
 OPERATIONS = {Endpoint.CHAT: "chat", Endpoint.RESPONSES: "chat", Endpoint.COMPLETIONS: "text_completion"}
 PROVIDER = "vllm"
+UNKNOWN = "unknown"
+"""A model that a caller made up, and the class of somebody who is not known."""
 
 
 class Outcome(StrEnum):
@@ -90,7 +92,7 @@ def attributes(country: Country) -> Mapping[str, Attribute]:
             "domicile.country": _one_of(country.code),
             "domicile.site": _matching(r"[a-z]{2}-[a-z0-9-]{1,40}", "a node's name, which we made"),
             "domicile.request.id": _matching(r"req_[0-9a-f]{32}", "a request's id, which we made"),
-            "domicile.service_class": _one_of(*ServiceClass, "unknown"),
+            "domicile.service_class": _one_of(*ServiceClass, UNKNOWN),
             "domicile.outcome": _one_of(*Outcome),
             "domicile.reason": _one_of(*faults.ALL),
             "domicile.rule": _one_of(*faults.RULES),
@@ -100,7 +102,7 @@ def attributes(country: Country) -> Mapping[str, Attribute]:
             "domicile.attempt": COUNT,
             "gen_ai.operation.name": _one_of(*OPERATIONS.values()),
             "gen_ai.provider.name": _one_of(PROVIDER),
-            "gen_ai.request.model": _one_of(*(model.id for model in country.models), "unknown"),
+            "gen_ai.request.model": _one_of(*(model.id for model in country.models), UNKNOWN),
             "gen_ai.request.stream": FLAG,
             "gen_ai.response.time_to_first_chunk": SECONDS,
             "gen_ai.token.type": _one_of("input", "output"),
@@ -149,19 +151,30 @@ class Schema:
 
     def __init__(self, country: Country) -> None:
         self.attributes = attributes(country)
+        models = (*(model.id for model in country.models), UNKNOWN)
+        self._spans = frozenset({*Span, *(f"{one} {model}" for one in OPERATIONS.values() for model in models)})
         self.dropped = 0
-        """Attributes and label sets that nobody was told, for not being described."""
+        """Attributes, label sets and spans that nobody was told, for not being described."""
+
+    def names(self, span: str) -> bool:
+        """Whether there is such a span. Another one is counted as dropped."""
+        return self._known(span in self._spans, "a span's name is not described")
 
     def allows(self, name: str, value: Value) -> bool:
         """Whether this may be said. What may not is counted."""
         known = self.attributes.get(name)
-        if known is not None and known.rule(value):
-            return True
-        self.dropped += 1
-        if self.refuses:
-            raise Undescribed(f"'{name}' " + ("cannot have this value" if known else "is not described"))
-        return False
+        if known is None:
+            return self._known(False, f"'{name}' is not described")
+        return self._known(known.rule(value), f"'{name}' cannot have this value")
 
     def kept(self, said: Mapping[str, Value]) -> dict[str, Value]:
         """What of it may be said."""
         return {name: value for name, value in said.items() if self.allows(name, value)}
+
+    def _known(self, known: bool, otherwise: str) -> bool:
+        if known:
+            return True
+        self.dropped += 1
+        if self.refuses:
+            raise Undescribed(otherwise)
+        return False

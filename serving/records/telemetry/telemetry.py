@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import chain
 from secrets import token_hex
@@ -93,7 +94,7 @@ class Telemetry:
             attach(self._handler)
 
     def close(self) -> None:
-        """Tell what is left, which takes seconds where the collector does not answer."""
+        """Tell what is left; up to :data:`~serving.records.telemetry.courier.CLOSE_S` where nobody answers."""
         if self._handler is not None:
             detach(self._handler)
             self._handler = None
@@ -101,7 +102,7 @@ class Telemetry:
             self._courier.close()
 
     def _tell(self, span: Ended) -> None:
-        if self._courier is not None:
+        if self._courier is not None and self.schema.names(span.name):
             self._courier.tell(_closed(span, self.schema))
 
     def _dropped(self) -> Mapping[Labels, float]:
@@ -112,15 +113,4 @@ class Telemetry:
 def _closed(span: Ended, schema: Schema) -> Ended:
     """The span with what the schema describes."""
     error = span.error if not span.error or schema.allows("error.type", span.error) else "internal_error"
-    return Ended(
-        span.trace,
-        span.id,
-        span.parent,
-        span.name,
-        span.begun,
-        span.ended,
-        span.serves,
-        span.asks,
-        schema.kept(span.attributes),
-        error,
-    )
+    return replace(span, attributes=schema.kept(span.attributes), error=error)

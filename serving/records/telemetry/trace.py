@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from serving.errors import DomicileError, Reason
-from serving.records.telemetry.schema import Value
+from serving.records.telemetry.schema import Span, Value
 
 NOTHING: Mapping[str, Value] = {}
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01")
@@ -113,7 +113,7 @@ class Attempt:
                     trace.id,
                     self._span,
                     trace.span,
-                    "attempt",
+                    Span.ATTEMPT,
                     self._begun,
                     time_ns(),
                     asks=True,
@@ -123,7 +123,7 @@ class Attempt:
             )
 
 
-class span:  # noqa: N801 - read as a statement: with span("authenticate")
+class span:  # noqa: N801 - read as a statement: with span(Span.READ)
     """Times a block, where the request is traced."""
 
     __slots__ = ("_begun", "_name", "_trace")

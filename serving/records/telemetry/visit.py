@@ -11,13 +11,11 @@ from serving.errors import DomicileError, Reason, Refused
 from serving.records.telemetry import metrics
 from serving.records.telemetry.fairness import Fairness
 from serving.records.telemetry.instruments import Labels
-from serving.records.telemetry.schema import OPERATIONS, PROVIDER, Outcome, Value
+from serving.records.telemetry.schema import OPERATIONS, PROVIDER, UNKNOWN, Outcome, Value
 from serving.records.telemetry.telemetry import Telemetry
 from serving.records.telemetry.trace import Trace, current
 from serving.types import Caller, Endpoint, Prompt, ServiceClass, Usage
 from tenants.country import Slo
-
-UNKNOWN = "unknown"
 
 
 class Visits:
@@ -67,14 +65,14 @@ class End:
     error: BaseException | None
     """What it ended with, where that was no whole answer."""
     left: bool
-    """Its client had left."""
+    """Its client had left; where nothing is wrong, with the whole answer."""
 
     @property
     def outcome(self) -> Outcome:
-        if self.left:
-            return Outcome.LEFT
         if self.error is None:
             return Outcome.SERVED
+        if self.left:
+            return Outcome.LEFT
         return Outcome.REFUSED if isinstance(self.error, Refused) else Outcome.FAILED
 
     @property
@@ -128,7 +126,7 @@ class Visit:
         self._asked = (OPERATIONS[self._endpoint], self._model(end.prompt), end.service_class)
         outcome = end.outcome
         visits.add(metrics.REQUESTS, *self._asked, outcome.value)
-        if not end.left:
+        if outcome is not Outcome.LEFT:
             visits.observe(metrics.DURATION, duration_s, *self._asked, end.fault)
         if outcome is Outcome.SERVED:
             self._served(end)
