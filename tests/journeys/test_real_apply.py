@@ -176,6 +176,8 @@ def test_a_weakening_is_refused_and_what_runs_goes_on(house: RunningHouse) -> No
         assert "R8" in refused.out + refused.err
     assert house.countries["ee"].wait_until_serving(30) == [200]
     assert before >= {process.pid for process in house.actors("ee", "gateway")}
+    edit(house, lambda file: file["models"][0]["engine"]["arguments"].pop("trust_remote_code"))
+    assert planned(house)["changes"] is False
     assert [each["action"] for each in policies(house)][-2:] == ["refused"] * 2
     assert policies(house)[-1]["rule"] == "r8"
     assert house.domicile("audit", "verify", "ee").code == 0
