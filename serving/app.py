@@ -15,11 +15,13 @@ from ray.serve.config import RequestRouterConfig
 from serving.engine.arguments import device
 from serving.gateway.server import GatewayDeployment
 from serving.placement import COUNTRY_LABEL
-from serving.replicas.deployment import DRAIN_GRACE_S, CpuSlots, ReplicaDeployment
-from serving.settings import OFFLINE, SILENCE, Settings
+from serving.planning.nouns import Part
+from serving.planning.parts import GATEWAY, parts, spare
+from serving.records.journal import CLOSE_S
+from serving.replicas.deployment import CpuSlots, ReplicaDeployment
+from serving.settings import OFFLINE, ONLINE, SILENCE, Settings
 from tenants.country import Country, Model
 
-GATEWAY = "gateway"
 GATEWAY_CPUS = 0.1
 REPLICA_CPUS = 0.1
 """Ray only counts these; what an engine really uses is divided in :mod:`serving.engine.cores`."""
@@ -30,6 +32,9 @@ ONE_MORE = 1
 HEALTH_PERIOD_S = 1.0
 STATS_PERIOD_S = 1.0
 
+LAST_WORDS_S = CLOSE_S + 5.0
+"""What a process that ends has beyond the time in which answers finish: its records are written then."""
+
 OWN_CHILDREN = {"RAY_kill_child_processes_on_worker_exit": "0"}
 """A replica ends its engine's processes itself: Ray would end them first, and what they were answering with them."""
 
@@ -38,21 +43,41 @@ def application_name(country: str) -> str:
     return f"domicile-{country}"
 
 
-def application(country: Country, settings: Settings, addresses: Mapping[str, str]) -> serve.Application:
+def application(
+    country: Country, settings: Settings, addresses: Mapping[str, str], generation: str = ""
+) -> serve.Application:
     """The country's Serve application.
 
     Args:
         addresses: country code to public base URL, of every country that exists.
+        generation: another one replaces every process, also where nothing differs.
     """
+    made_of = parts(country)
     served = [model for model in country.models if model.replicas > 0]
     total = sum(model.replicas for model in served) or 1
     replicas = {}
     first = 0
     for model in served:
         slots = CpuSlots(first, total)
-        replicas[model.id] = _replica(country, model).bind(country, model, settings, slots)
+        replica = _versioned(_replica(country, model), made_of[model.id], generation)
+        replicas[model.id] = replica.bind(country, model, settings, slots)
         first += model.replicas
-    return _gateway(country).bind(country, settings, dict(addresses), replicas)
+    gateway = _versioned(_gateway(country), made_of[GATEWAY], generation)
+    return gateway.bind(country, settings, dict(addresses), replicas)
+
+
+def _versioned(deployment: serve.Deployment, part: Part, generation: str) -> serve.Deployment:
+    """Serve replaces the processes of a deployment whose version differs, and only those.
+
+    Left to itself it makes a version up, so that the smallest edit would start every engine of the country anew. The
+    option is Serve's own and not public; Ray is pinned, and a test knows when it goes.
+    """
+    return deployment.options(version=f"{part.digest}{generation}", _internal=True)
+
+
+def patience_s(country: Country) -> float:
+    """How long a process that is replaced may still answer: as long as any answer may take, so that none is cut."""
+    return country.slo.request_s
 
 
 def _gateway(country: Country) -> serve.Deployment:
@@ -62,7 +87,7 @@ def _gateway(country: Country) -> serve.Deployment:
         max_surge_percent=ONE_MORE,
         ray_actor_options=actor_options(country, num_cpus=GATEWAY_CPUS),
         health_check_period_s=HEALTH_PERIOD_S,
-        graceful_shutdown_timeout_s=DRAIN_GRACE_S,
+        graceful_shutdown_timeout_s=patience_s(country) + LAST_WORDS_S,
     )
 
 
@@ -72,7 +97,7 @@ def _replica(country: Country, model: Model) -> serve.Deployment:
         num_replicas=model.replicas,
         max_surge_percent=surge(model),
         health_check_period_s=HEALTH_PERIOD_S,
-        graceful_shutdown_timeout_s=DRAIN_GRACE_S + 5,
+        graceful_shutdown_timeout_s=patience_s(country) + LAST_WORDS_S,
         request_router_config=RequestRouterConfig(
             request_router_class="serving.replicas.router:CountryRouter",
             request_routing_stats_period_s=STATS_PERIOD_S,
@@ -82,12 +107,8 @@ def _replica(country: Country, model: Model) -> serve.Deployment:
 
 
 def surge(model: Model) -> int:
-    """Whether a roll-out starts a new replica beside an old one, as Serve's per cent of all.
-
-    A model with one replica on CPUs takes memory for two meanwhile, and stays served. Where there are more, the others
-    serve, and the new one gets the very cores that the old one left. An accelerator is rarely free to hold two.
-    """
-    return ONE_MORE if model.replicas == 1 and device(model.engine) == "cpu" else 0
+    """Whether a roll-out starts a new replica beside an old one, as Serve's per cent of all."""
+    return ONE_MORE if spare(model) else 0
 
 
 def placement(country: Country, model: Model) -> dict[str, Any]:
@@ -115,9 +136,9 @@ def placement(country: Country, model: Model) -> dict[str, Any]:
 
 def actor_options(country: Country, **resources: float) -> dict[str, Any]:
     """The label selector without a fallback, and the silence, for every actor of a country."""
-    offline = {} if country.residency.allow_hub else OFFLINE
+    hubs = ONLINE if country.residency.allow_hub else OFFLINE
     return {
         **resources,
         "label_selector": {COUNTRY_LABEL: country.code},
-        "runtime_env": {"env_vars": {**SILENCE, **OWN_CHILDREN, **offline}},
+        "runtime_env": {"env_vars": {**SILENCE, **OWN_CHILDREN, **hubs}},
     }

@@ -8,6 +8,11 @@ in snake case.
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import NamedTuple
+
+from pydantic import JsonValue
+
+from tenants.rules import Weakens
 
 ALLOWED = frozenset(
     {
@@ -33,67 +38,110 @@ ALLOWED = frozenset(
     }
 )  # fmt: skip
 
-_REASONS: dict[str, tuple[str, ...]] = {
-    "models[].id and models[].source say it": ("model", "served_model_name", "tokenizer", "model_weights"),
-    "every served model is declared under models": ("lora_modules", "enable_lora", "default_mm_loras"),
-    "engine.tensor_parallel_size says it": ("tensor_parallel_size",),
-    "engine.pipeline_parallel_size says it": ("pipeline_parallel_size",),
-    "engine.profile decides it": ("enforce_eager", "optimization_level", "compilation_config"),
-    "models[].replicas and the label of the country decide where workers run": (
+_REASONS: dict[tuple[str | None, str], tuple[str, ...]] = {
+    (None, "models[].id and models[].source say it"): ("model", "served_model_name", "tokenizer", "model_weights"),
+    (None, "every served model is declared under models"): ("lora_modules", "enable_lora", "default_mm_loras"),
+    (None, "engine.tensor_parallel_size says it"): ("tensor_parallel_size",),
+    (None, "engine.pipeline_parallel_size says it"): ("pipeline_parallel_size",),
+    (None, "engine.profile decides it"): ("enforce_eager", "optimization_level", "compilation_config"),
+    ("R2", "models[].replicas and the label of the country decide where workers run"): (
         "data_parallel_size", "data_parallel_size_local", "data_parallel_rank", "data_parallel_start_rank",
         "data_parallel_address", "data_parallel_rpc_port", "data_parallel_backend", "data_parallel_hybrid_lb",
         "data_parallel_external_lb", "distributed_executor_backend", "master_addr", "master_port", "nnodes",
         "node_rank",
     ),
-    "the replica owns its private listener, and only the gateway may reach it": (
+    ("R4", "the replica owns its private listener, and only the gateway may reach it"): (
         "host", "port", "grpc_port", "uds", "api_key", "root_path", "middleware", "allow_credentials",
         "allowed_origins", "allowed_methods", "allowed_headers", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs",
         "ssl_cert_reqs", "ssl_ciphers", "enable_ssl_refresh", "enable_offline_docs", "disable_fastapi_docs",
         "enable_request_id_headers", "enable_tokenizer_info_endpoint", "uvicorn_log_level",
         "disable_uvicorn_access_log",
     ),
-    "the batching core owns scheduling": (
+    (None, "the batching core owns scheduling"): (
         "scheduler_cls", "scheduling_policy", "async_scheduling", "max_num_scheduled_tokens", "disable_log_stats",
         "shutdown_timeout",
     ),
-    "the gateway owns the shape of answers": (
+    (None, "the gateway owns the shape of answers"): (
         "enable_prompt_tokens_details", "enable_force_include_usage", "structured_outputs_config",
         "return_tokens_as_token_ids",
     ),
-    "it runs code that did not come with this release": (
+    ("R8", "it runs code that did not come with this release"): (
         "trust_remote_code", "logits_processors", "worker_cls", "worker_extension_cls", "model_class_overrides",
         "io_processor_plugin", "reasoning_parser_plugin", "tool_parser_plugin",
     ),
-    "it reaches outside the country (R8)": (
+    ("R8", "it reaches outside the country"): (
         "hf_token", "hf_config_path", "download_dir", "code_revision", "tool_server", "model_loader_extra_config",
         "speculative_config", "spec_model",
     ),
-    "it moves cached prompts or weights to other machines (R6)": (
+    ("R6", "it moves cached prompts or weights to other machines"): (
         "kv_transfer_config", "kv_events_config", "ec_transfer_config", "kv_offloading_backend",
         "weight_transfer_config",
     ),
-    "it writes what was asked or answered outside the country's journal (R6, R7)": (
+    ("R7", "it writes what was asked or answered outside the country's journal"): (
         "otlp_traces_endpoint", "collect_detailed_traces", "enable_log_requests", "enable_log_outputs",
         "enable_log_deltas", "log_error_stack", "log_config_file", "log_level", "logging_config", "max_log_len",
         "profiler_config",
     ),
-    "weaker hashes let one organisation find another's cached prompts (R9)": ("prefix_caching_hash_algo",),
-    "it lets a caller reach this machine's files, network or memory": (
+    ("R9", "weaker hashes let one organisation find another's cached prompts"): ("prefix_caching_hash_algo",),
+    ("R6", "it lets a caller reach this machine's files, network or memory"): (
         "allowed_local_media_path", "allowed_media_domains", "enable_prompt_embeds", "enable_mm_embeds",
         "media_io_kwargs", "trust_request_chat_template", "trust_request_mm_kwargs",
     ),
 }  # fmt: skip
 
-REFUSED: dict[str, str] = {name: reason for reason, names in _REASONS.items() for name in names}
+
+class NotAllowed(NamedTuple):
+    """Why no country may set an argument."""
+
+    rule: str | None
+    """The rule that it would weaken, or ``None`` where something else says it already."""
+    reason: str
+
+
+REFUSED: dict[str, NotAllowed] = {
+    name: NotAllowed(rule, reason) for (rule, reason), names in _REASONS.items() for name in names
+}
 """Argument name to the reason why no country may set it."""
+
+_CODE_KEYS = frozenset({"auto_map", "trust_remote_code", "custom_pipelines"})
+"""What names code of the checkpoint's own, wherever in a model's configuration it stands."""
 
 
 def judge(name: str) -> str:
     """Return ``name`` if a country may set it; raise :class:`ValueError` with the reason if not."""
     if name in ALLOWED:
         return name
-    if reason := REFUSED.get(name):
-        raise ValueError(f"may not be set here: {reason}")
+    if refusal := REFUSED.get(name):
+        reason = f"may not be set here: {refusal.reason}"
+        raise ValueError(reason) if refusal.rule is None else Weakens(refusal.rule, reason, "take it out")
     near = get_close_matches(name.replace("-", "_"), sorted(ALLOWED), n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     raise ValueError(f"is not among the vLLM arguments that a country may set{hint}")
+
+
+def judge_values(arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return the arguments if none of their values weakens a rule; raise :class:`Weakens` for the first that does."""
+    for name, value in arguments.items():
+        if keys := _CODE_KEYS & _keys(value):
+            raise Weakens(
+                "R8",
+                f"'{name}' names {', '.join(sorted(keys))}: it runs code that did not come with this release",
+                "take it out, and use a model that the pinned vLLM knows by itself",
+            )
+        if name in _FILES and isinstance(value, str) and "://" in value:
+            raise Weakens(
+                "R8",
+                f"'{name}' names an address: what an engine reads lies on the country's own nodes",
+                "put the file there and name its path",
+            )
+    return arguments
+
+
+_FILES = frozenset({"chat_template", "generation_config", "hf_overrides"})
+
+
+def _keys(value: JsonValue) -> set[str]:
+    """Every key anywhere in a value."""
+    if isinstance(value, dict):
+        return set(value).union(*map(_keys, value.values()))
+    return set().union(*map(_keys, value)) if isinstance(value, list) else set()

@@ -11,6 +11,9 @@ from typing import get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from tenants.rules import Weakens
+from tenants.weakening import weakens
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -18,9 +21,14 @@ class Problem:
 
     location: str
     message: str
+    rule: str = ""
+    """The rule that it would weaken (see :mod:`tenants.rules`); empty for a mistake that weakens none."""
+    remedy: str = ""
 
     def __str__(self) -> str:
-        return f"{self.location}: {self.message}" if self.location else self.message
+        said = f"{self.location}: {self.message}" if self.location else self.message
+        weakens = f" ({self.rule})" if self.rule else ""
+        return f"{said}{weakens}: {self.remedy}" if self.remedy else f"{said}{weakens}"
 
 
 class TenantError(ValueError):
@@ -45,6 +53,8 @@ def explain(error: ValidationError, model: type[BaseModel], subject: str) -> tup
 
 def _problem(details: ErrorDetails, model: type[BaseModel], subject: str) -> Problem:
     *parents, last = location = details["loc"]
+    if (weakened := _weakened(details)) is not None:
+        return Problem(_dotted(location), str(weakened), weakened.rule, weakened.remedy)
     if details["type"] == "extra_forbidden":
         hint = suggestion(str(last), _fields(model, parents))
         at = f" at {_dotted(parents)}" if parents else ""
@@ -56,6 +66,13 @@ def _problem(details: ErrorDetails, model: type[BaseModel], subject: str) -> Pro
     if isinstance(given, str | int | float) and last != "[key]":
         message = f"{message} (given: {given!r})"
     return Problem(_dotted(location), message)
+
+
+def _weakened(details: ErrorDetails) -> Weakens | None:
+    if details["type"] == "extra_forbidden":
+        return weakens(str(details["loc"][-1]))
+    error = details.get("ctx", {}).get("error")
+    return error if isinstance(error, Weakens) else None
 
 
 def _dotted(location: Iterable[str | int]) -> str:

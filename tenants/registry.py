@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Self
 
-from tenants.country import WILDCARDS, Country
+from tenants.country import METRICS_PORTS, WILDCARDS, Country
 from tenants.document import read_as
 from tenants.errors import Problem, TenantError, suggestion
+from tenants.networks import Network, merged
 
 FILE_NAME = "tenant.yaml"
 
@@ -38,7 +40,7 @@ class Registry:
     def __init__(self, root: Path, countries: Iterable[Country]) -> None:
         self.root = root
         self._countries = {country.code: country for country in sorted(countries, key=lambda each: each.code)}
-        if problems := list(_clashes(self._countries.values())):
+        if problems := list(clashes(self._countries.values())):
             raise TenantError(root, problems)
 
     @classmethod
@@ -92,17 +94,48 @@ def unknown_country(code: str, known: Iterable[str]) -> Problem:
 
 
 def _beneath(root: Path, error: TenantError, problem: Problem) -> Problem:
-    return Problem(f"{error.path.relative_to(root)}: {problem.location}".removesuffix(": "), problem.message)
+    return replace(problem, location=f"{error.path.relative_to(root)}: {problem.location}".removesuffix(": "))
 
 
-def _clashes(countries: Iterable[Country]) -> Iterator[Problem]:
+def clashes(countries: Iterable[Country]) -> Iterator[Problem]:
+    """What two countries of one installation cannot both have. A problem's location is the later one's code."""
     for one, other in combinations(countries, 2):
         if one.numeric == other.numeric:
-            yield Problem(other.code, f"has the ISO number {one.numeric}, and so has {one.code}")
+            message = f"has the ISO number {one.numeric}, and so has {one.code}"
+            yield Problem(other.code, message, "R1", "give each its own")
         if one.port == other.port and _same_host(one.gateway.host, other.gateway.host):
-            yield Problem(other.code, f"listens on port {one.port}, and so does {one.code}")
-        if one.public_address == other.public_address:
-            yield Problem(other.code, f"is reached at {one.public_address}, and so is {one.code}")
+            message = f"listens on port {one.port}, and so does {one.code}"
+            yield Problem(other.code, message, "R1", "give one of them another gateway.port")
+        elif one.public_address == other.public_address:
+            message = f"is reached at {one.public_address}, and so is {one.code}"
+            yield Problem(other.code, message, "R1", "give one of them another gateway.public_url")
+        if abs(one.metrics_port - other.metrics_port) < METRICS_PORTS:
+            message = (
+                f"tells its metrics on ports from {other.metrics_port} on, and {one.code} from {one.metrics_port} on: "
+                "ten belong to each"
+            )
+            yield Problem(other.code, message, "R6", "give one of them another telemetry.prometheus.port")
+        if (endpoint := _endpoint(one)) is not None and endpoint == _endpoint(other):
+            message = f"sends its telemetry to {endpoint}, and so does {one.code}"
+            yield Problem(other.code, message, "R6", "give each a collector of its own")
+        for network in _shared(one, other):
+            message = f"calls {network} its own network, and so does {one.code}"
+            yield Problem(other.code, message, "R6", "name to each what is its own")
+
+
+def _shared(one: Country, other: Country) -> list[Network]:
+    """The networks of the first country, as far as they are the other's too."""
+    others = merged(other.residency.networks)
+    return [
+        ours
+        for ours in merged(one.residency.networks)
+        if any(ours.version == theirs.version and ours.overlaps(theirs) for theirs in others)
+    ]
+
+
+def _endpoint(country: Country) -> str | None:
+    collector = country.telemetry.collector
+    return collector.endpoint if collector is not None else None
 
 
 def _same_host(one: str, other: str) -> bool:

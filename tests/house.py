@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -16,21 +18,32 @@ from openai import AsyncOpenAI
 
 import tenants
 from serving.engine.fake import FakeEngine
-from serving.gateway.house import listener
+from serving.gateway.house import Gateway
 from serving.http.listener import Listener
 from serving.http.protocol import DEFAULT_LIMITS, ListenerLimits
 from serving.placement import Replica
+from serving.records.journal import Journal
+from serving.records.jwks import PublicKeys
+from serving.records.receipts import Receipt, verify
+from serving.records.record import Kind
+from serving.records.refusals import Refusals
+from serving.records.tail import tail
+from serving.records.telemetry.telemetry import Telemetry
+from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
 from serving.replicas.table import Table
 from serving.settings import Settings
 from tenants.country import Country, Model, Source
+from tenants.country import Telemetry as Telling
 from tenants.ground import CountryGround
 from tenants.keyring import mint
 from tenants.organisation import Organisation, Plan
 from tenants.registry import load_country
 
 MODEL = "fake"
+DIGEST = "sha256:" + "fa" * 32
+"""What all replicas here say that they serve."""
 NAMED = "fake-named"
 """A model that only organisations with a grant by name may use."""
 SHIPPED = Path(tenants.__file__).parent / "countries"
@@ -43,6 +56,10 @@ class _AnyPort(Country):
     def port(self) -> int:
         return 0
 
+    @property
+    def metrics_port(self) -> int:
+        return 0
+
 
 @dataclass
 class Stand:
@@ -51,6 +68,7 @@ class Stand:
     engine: FakeEngine
     server: ReplicaServer
     replica: Replica
+    telemetry: Telemetry
 
     async def vanish(self) -> None:
         """End as a process does that is killed: every connection breaks, nobody listens, nothing is said."""
@@ -71,11 +89,41 @@ class Land:
     country: Country
     ground: CountryGround
     table: Table
-    gateway: Listener
+    service: Gateway
+    cell: Cell
     addresses: dict[str, str]
     stands: list[Stand] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
     key_ids: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def gateway(self) -> Listener:
+        """The public listener."""
+        return self.service.listener
+
+    @property
+    def metrics(self) -> Listener:
+        """The private one."""
+        return self.service.metrics
+
+    @property
+    def journal(self) -> Journal:
+        """The gateway's."""
+        return self.service.journal
+
+    async def records(self, kind: Kind) -> list[dict[str, Any]]:
+        """What the country's audit log holds of a kind, once everything is in it."""
+        await self.service._house.record.drain()
+        recorder = self.journal._recorder
+        assert recorder is not None
+        assert await asyncio.to_thread(recorder.flush, 10)
+        lines = tail(self.journal.ground.audit_directory, 10**6)
+        return [record["fields"] for record in map(json.loads, lines) if record["kind"] == kind]
+
+    def receipt(self, id: str, organisation: str = "acme") -> Receipt:
+        """A receipt that is there, verified with the country's public keys."""
+        keys = PublicKeys.read(json.dumps(self.journal.jwks()).encode())
+        return verify(self.journal.receipt(id, organisation), keys, now=time.time())
 
     @property
     def url(self) -> str:
@@ -144,16 +192,19 @@ async def lands(
     token_s: float = 0.0,
     context_length: int = 4096,
     limits: ListenerLimits = DEFAULT_LIMITS,
+    telling: Telling | None = None,
+    cell: Cell | None = None,
 ) -> AsyncIterator[list[Land]]:
     """Countries that serve. Each has the organisations ``acme`` and ``umbra``, and knows the others' addresses."""
     addresses: dict[str, str] = {}
     async with AsyncExitStack() as leaving:
         found = []
         for code in codes:
-            land = await _open(home / code, code, addresses, limits)
-            leaving.push_async_callback(land.gateway.stop)
+            land = await _open(home / code, code, addresses, limits, cell or Cell(), telling or Telling())
+            leaving.push_async_callback(land.service.stop)
             for number in range(replicas):
                 stand = await stood(land, f"{code}-{number}", FakeEngine(MODEL, context_length, token_s=token_s))
+                leaving.callback(stand.telemetry.close)
                 leaving.push_async_callback(stand.server.stop)
             land.report()
             found.append(land)
@@ -169,11 +220,21 @@ async def land(home: Path, code: str = "ee", **options: Any) -> AsyncIterator[La
 
 async def stood(land: Land, id: str, engine: FakeEngine) -> Stand:
     """One more replica of a country. The table does not know it yet."""
-    server = ReplicaServer(engine, land.cell_key, land.country.code)
+    telemetry = land.journal.telemetry("domicile-replica", f"{land.country.code}-{id}")
+    refusals = Refusals(land.journal.note)
+    server = ReplicaServer(engine, land.cell_key, land.country.code, refusals, cell=land.cell, telemetry=telemetry)
     address = await server.start("127.0.0.1")
     facts = engine.facts()
-    replica = Replica(id, land.country.code, facts.model, address, context_length=facts.context_length)
-    stand = Stand(engine, server, replica)
+    replica = Replica(
+        id,
+        land.country.code,
+        facts.model,
+        address,
+        context_length=facts.context_length,
+        node=f"node-of-{id}",
+        model_digest=DIGEST,
+    )
+    stand = Stand(engine, server, replica, telemetry)
     land.stands.append(stand)
     return stand
 
@@ -210,19 +271,21 @@ def _cut(stand: Stand, tokens: int, how: str, lost: list[Stand]) -> None:
 _vanishing: set[asyncio.Task[None]] = set()
 
 
-async def _open(home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits) -> Land:
+async def _open(
+    home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits, cell: Cell, telling: Telling
+) -> Land:
     shipped = load_country(SHIPPED / code)
     models = (
         Model(id=MODEL, source=Source(bundled=MODEL)),
         Model(id=NAMED, source=Source(bundled=MODEL), granted="named", replicas=0),
     )
-    country = _AnyPort.model_construct(**{**dict(shipped), "models": models})
+    country = _AnyPort.model_construct(**{**dict(shipped), "models": models, "telemetry": telling})
     settings = Settings(home=home, countries=SHIPPED)
     ground = CountryGround(settings.country(code), code)
     table = Table()
-    gateway = listener(country, settings, addresses, table, f"test{next(_sites)}", limits)
+    gateway = Gateway(country, settings, addresses, table, f"test{next(_sites)}", limits, cell)
     await gateway.start()
-    land = Land(country, ground, table, gateway, addresses)
+    land = Land(country, ground, table, gateway, cell, addresses)
     addresses[code] = land.url
     for organisation in ("acme", "umbra"):
         land.add_organisation(organisation)

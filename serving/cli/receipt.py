@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from serving.cli.audit import keys_in
+from serving.cli.audit import keys_in, token_in
 from serving.cli.output import CHECK_FAILED, console, emit_json, emit_table
 from serving.cli.tenancy import AsJson
 from serving.records.errors import Check, Rejected
@@ -40,7 +40,7 @@ def verify_receipt(
 ) -> None:
     """Check a receipt, offline. Exit code 1 when it proves nothing."""
     keys = keys_in(jwks)
-    token = file.read(LONGEST + 2).decode("utf-8", "replace")
+    token = token_in(file.read(2 * LONGEST).decode("utf-8", "replace"))
     receipt, rejected = None, None
     try:
         receipt = verify(token, keys, now=time.time())

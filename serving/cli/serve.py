@@ -5,8 +5,8 @@ Import it after :meth:`serving.cli.cluster.LocalCluster.enter`: Ray reads how to
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +18,14 @@ from ray.serve.schema import ApplicationStatus, ServeStatus
 
 from serving.app import application, application_name
 from serving.cli.cluster import ClusterError, Record
+from serving.placement import Node
+from serving.replicas import ground
+from serving.replicas.cell import Unseen
 from serving.settings import Settings
 from tenants.country import Country
 
 NAMESPACE = "domicile"
+POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +79,38 @@ def joined(record: Record) -> Iterator[None]:
         ray.shutdown()
 
 
-def fingerprint(country: Country) -> str:
-    """Changes when the country's file does."""
-    return hashlib.sha256(country.model_dump_json().encode()).hexdigest()
-
-
-def deploy(countries: Sequence[Country], settings: Settings, addresses: Mapping[str, str]) -> None:
+def deploy(
+    countries: Sequence[Country],
+    settings: Settings,
+    addresses: Mapping[str, str],
+    generations: Mapping[str, str],
+) -> None:
     """Begin to bring countries up. Ray Serve's own HTTP proxies stay off (DESIGN.md, route 1)."""
     serve.start(proxy_location="Disabled")
     targets = [
-        RunTarget(application(country, settings, addresses), application_name(country.code), route_prefix=None)
+        RunTarget(
+            application(country, settings, addresses, generations.get(country.code, "")),
+            application_name(country.code),
+            route_prefix=None,
+        )
         for country in countries
     ]
     if targets:
         serve.run_many(targets, wait_for_ingress_deployment_creation=False, wait_for_applications_running=False)
+
+
+def deployed() -> list[str]:
+    """The codes of the countries that have an application, whoever deployed it."""
+    prefix = application_name("")
+    return sorted(name.removeprefix(prefix) for name in serve.status().applications if name.startswith(prefix))
+
+
+def nodes() -> tuple[Node, ...]:
+    """The living nodes of the cluster. Raises :class:`ClusterError`."""
+    try:
+        return tuple(sorted(ground.nodes(), key=lambda node: (node.country, node.id)))
+    except Unseen as error:
+        raise ClusterError("the cluster's nodes cannot be listed") from error
 
 
 def states(codes: Sequence[str]) -> dict[str, State]:
@@ -97,10 +119,14 @@ def states(codes: Sequence[str]) -> dict[str, State]:
     return {code: _state(status, application_name(code)) for code in codes}
 
 
-def remove(codes: Sequence[str]) -> None:
-    """Drain and remove applications. Returns when they are gone."""
+def remove(codes: Sequence[str], within_s: float) -> None:
+    """Drain and remove applications. Returns when they are gone, or when time is up and they still drain."""
     for code in codes:
-        serve.delete(application_name(code))
+        # Serve's own waiting ends with an error after a minute, and an answer may take ten.
+        serve.delete(application_name(code), _blocking=False)
+    deadline = time.monotonic() + within_s
+    while any(state.phase != "absent" for state in states(codes).values()) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
 def _state(status: ServeStatus, name: str) -> State:

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import threading
-import time
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from serving.cli.cluster import LOOPBACK, ClusterError, LocalCluster, Record
+from serving.cli.cluster import ClusterError, LocalCluster, Record
+from serving.cli.converge import Wanted, make_so
 from serving.cli.demo import demo_key
-from serving.cli.models import prepare_with_progress
-from serving.cli.output import USAGE, console, emit_json, errors, fail
-from serving.cli.probe import ready
+from serving.cli.deployments import taking_down
+from serving.cli.output import console, emit_json, errors, fail
+from serving.cli.plan import NOT_DONE, here, look_at, require_unrefused
 from serving.cli.tenancy import AsJson
-from serving.engine import cores
-from serving.engine.arguments import ArgumentsRefused, arguments
-from serving.engine.models import ModelError, prepared, weights
 from serving.settings import Settings
 from tenants.country import Country
-from tenants.errors import TenantError
-from tenants.ground import GroundError
-from tenants.registry import Registry
-
-if TYPE_CHECKING:
-    from serving.cli.serve import State
 
 DEFAULT_COUNTRIES = ("ee", "kr")
-POLL_S = 0.5
+DOWN_S = 35.0
+"""How long `down` lets answers finish: it is asked to end things, and a roll-out is what waits for every answer."""
 NOT_PACED = (
     "First come, first served: an organisation that floods makes the others wait, nobody is turned away early with a "
     "time to come back, and steps do not keep the inter-token promise."
@@ -56,30 +43,17 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Bring countries up and return when they are ready. Run again, it changes only what differs."""
-    # One machine: the gateways are where the replicas are, so nobody else needs to reach those.
-    settings = replace(Settings.from_environment(), private_host=LOOPBACK)
+    settings = here()
     cluster = LocalCluster(settings)
     cluster.enter()
-    # Imported here: Ray takes seconds, which every other command can do without.
-    from serving.cli import serve
-
+    look = look_at(country or list(DEFAULT_COUNTRIES), cluster, settings)
+    require_unrefused(look, settings)
     try:
-        registry = Registry.load(settings.countries)
-        chosen = registry.select(country or DEFAULT_COUNTRIES)
-        _prepare(chosen, settings)
-        for one in chosen:
-            _validate(one, settings)
-        keys = {one.code: demo_key(one, settings, datetime.now(UTC)) for one in chosen}
-        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=errors) as bar:
-            record = _nodes(cluster, chosen, bar)
-            with serve.joined(record):
-                addresses = {one.code: one.public_address for one in registry}
-                _converge(cluster, record, chosen, settings, addresses, restart=restart)
-                _wait(chosen, bar, timeout)
-    except TenantError as error:
-        fail(str(error), USAGE)
-    except (ArgumentsRefused, ModelError, ClusterError, GroundError) as error:
+        keys = {one.code: demo_key(one, settings, datetime.now(UTC)) for one in look.chosen}
+        make_so(Wanted(look.plan, look.files, timeout, restart=restart), cluster, settings)
+    except NOT_DONE as error:
         fail(str(error))
+    chosen = look.chosen
     if as_json:
         emit_json({"countries": [_described(one, keys[one.code]) for one in chosen]})
     else:
@@ -92,15 +66,18 @@ def up(
 
 def down(country: CountryOption = None, as_json: AsJson = False) -> None:
     """End what ``up`` started, and nothing else; also after a crash."""
-    cluster = LocalCluster(Settings.from_environment())
+    settings = Settings.from_environment()
+    cluster = LocalCluster(settings)
     cluster.enter()
     from serving.cli import serve
 
     record = cluster.record()
+    if record is not None:
+        taking_down([code for code in record.applied if not country or code in country], settings)
     if country and record is not None:
         try:
             with serve.joined(record):
-                serve.remove(country)
+                serve.remove(country, DOWN_S)
         except ClusterError as error:
             fail(str(error))
         ended = cluster.stop_raylets(country)
@@ -121,117 +98,9 @@ def _until_told() -> None:
     told.wait()
 
 
-def _validate(country: Country, settings: Settings) -> None:
-    """Refuse, before anything starts, what could not start."""
-    for model in country.models:
-        arguments(model, weights(model.source, settings.models), country.slo)
-
-
 def _described(country: Country, key: str) -> dict[str, object]:
     models = [model.id for model in country.models]
     return {"country": country.code, "address": country.address, "key": key, "models": models}
-
-
-def _prepare(countries: Sequence[Country], settings: Settings) -> None:
-    for name in sorted({model.source.bundled for one in countries for model in one.models if model.source.bundled}):
-        if not prepared(name, settings.models):
-            prepare_with_progress(name, settings)
-
-
-def _nodes(cluster: LocalCluster, countries: Sequence[Country], bar: Progress) -> Record:
-    """The head and a labelled raylet for each country: those that are missing are started, side by side."""
-    task = bar.add_task("Ray: starting")
-    running = cluster.raylets()
-    record = cluster.record()
-    if record is None or "" not in running:
-        cluster.stop()
-        running = {}
-        cluster.start_head()
-        record = cluster.record()
-        if record is None:
-            raise ClusterError("the cluster's record cannot be written")
-    missing = [one.code for one in countries if one.code not in running]
-    own = sorted(os.sched_getaffinity(0))
-    shares = {one.code: cores.share(own, slot, len(countries)) for slot, one in enumerate(countries)}
-    started = [(code, cluster.start_raylet(record.address, code, shares[code])) for code in missing]
-    for code, starting in started:
-        cluster.finish(starting, f"the node of {code}")
-    bar.update(task, description=f"Ray: {len(countries)} nodes, labelled {', '.join(one.code for one in countries)}")
-    bar.stop_task(task)
-    return record
-
-
-def _converge(
-    cluster: LocalCluster,
-    record: Record,
-    countries: Sequence[Country],
-    settings: Settings,
-    addresses: dict[str, str],
-    *,
-    restart: bool,
-) -> None:
-    """Deploy the countries whose file changed since they were deployed, or that do not stand; with ``restart``, all.
-
-    Raises:
-        ClusterError: the address of a country that is not up yet belongs to somebody else.
-    """
-    from serving.cli import serve
-
-    now = serve.states([one.code for one in countries])
-    absent = [one for one in countries if now[one.code].phase in ("absent", "failed")]
-    changed = [
-        one for one in countries if restart or one in absent or record.applied.get(one.code) != serve.fingerprint(one)
-    ]
-    for one in absent:
-        # Gateways share their port with one another, so the kernel would let them share it with a stranger too.
-        if not _free(one):
-            raise ClusterError(f"{one.code}: another program listens at {one.address}; see domicile doctor")
-    serve.deploy(changed, settings, addresses)
-    applied = {one.code: serve.fingerprint(one) for one in changed}
-    cluster.write(Record(record.address, {**record.applied, **applied}))
-
-
-def _free(country: Country) -> bool:
-    with socket.socket(socket.AF_INET6 if ":" in country.gateway.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((country.gateway.host, country.port))
-        except OSError:
-            return False
-        return True
-
-
-def _wait(countries: Sequence[Country], bar: Progress, timeout_s: float) -> None:
-    """Until every country's own address says that it is ready.
-
-    Raises:
-        ClusterError: a country failed, or time is up. What did come up stays up.
-    """
-    from serving.cli import serve
-
-    tasks = {one.code: bar.add_task(f"{one.code}: starting") for one in countries}
-    deadline = time.monotonic() + timeout_s
-    waiting = {one.code: one for one in countries}
-    while waiting:
-        for code, state in serve.states(list(waiting)).items():
-            _show(bar, tasks[code], code, state)
-            if state.phase == "failed":
-                raise ClusterError(f"{code} did not come up: {state.message}")
-            if state.running and ready(waiting[code]):
-                bar.update(tasks[code], description=f"{code}: ready at {waiting[code].address}")
-                bar.stop_task(tasks[code])
-                del waiting[code]
-        if time.monotonic() > deadline:
-            raise ClusterError(f"not ready within {timeout_s:.0f} s: {', '.join(waiting)}; see domicile status")
-        time.sleep(POLL_S)
-
-
-def _show(bar: Progress, task: TaskID, code: str, state: State) -> None:
-    parts = [
-        f"{deployment} {' '.join(f'{count} {name.lower()}' for name, count in counts.items())}"
-        for deployment, counts in sorted(state.deployments.items())
-    ]
-    bar.update(task, description=f"{code}: {state.phase}; {', '.join(parts)}" if parts else f"{code}: {state.phase}")
 
 
 def _drain(cluster: LocalCluster, record: Record | None) -> None:
@@ -242,7 +111,7 @@ def _drain(cluster: LocalCluster, record: Record | None) -> None:
         return
     try:
         with serve.joined(record):
-            serve.remove(sorted(record.applied))
+            serve.remove(sorted(record.applied), DOWN_S)
     except ClusterError:
         return
 

@@ -25,7 +25,11 @@ _VERSION = b"v1"
 
 
 class ClaimRejected(Exception):
-    """The claim does not entitle its bearer to anything here. The text says why, for the country's own audit."""
+    """The claim does not entitle its bearer to anything here. ``reason`` says why, for the country's own audit."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,8 @@ class Claim:
     """When the claim itself stops being accepted."""
     weight: float = 1.0
     """The organisation's share of an engine that others want too, over theirs."""
+    trace: str = ""
+    """The ``traceparent`` to carry on (W3C Trace Context); empty where the request is not traced."""
 
 
 class CellKey:
@@ -64,6 +70,7 @@ class CellKey:
             claim.deadline,
             claim.expiry,
             claim.weight,
+            claim.trace,
         )
         signed = _VERSION + b"." + urlsafe_b64encode(orjson.dumps(fields))
         return (signed + b"." + self._mac(signed)).decode()
@@ -78,11 +85,11 @@ class CellKey:
         # The texts are compared, not what they decode to: base64 has several spellings of the same bytes.
         genuine = len(token) <= LONGEST and hmac.compare_digest(mac, self._mac(signed))
         if not genuine or not signed.startswith(_VERSION + b"."):
-            raise ClaimRejected("not signed by this country's cell key")
-        country, organisation, request_id, service_class, path, deadline, expiry, weight = orjson.loads(
+            raise ClaimRejected("forged_claim")
+        country, organisation, request_id, service_class, *rest = orjson.loads(
             urlsafe_b64decode(signed[len(_VERSION) + 1 :])
         )
-        return Claim(country, organisation, request_id, ServiceClass(service_class), path, deadline, expiry, weight)
+        return Claim(country, organisation, request_id, ServiceClass(service_class), *rest)
 
     def _mac(self, signed: bytes) -> bytes:
         return urlsafe_b64encode(hmac.digest(self._claims, signed, "sha256"))
@@ -107,17 +114,17 @@ class Doorkeeper:
             ClaimRejected: missing, forged, foreign, for another path, expired, from the future or used before.
         """
         if not token:
-            raise ClaimRejected("no claim")
+            raise ClaimRejected("no_claim")
         claim = self._key.verify(token)
         if claim.country != self._country:
-            raise ClaimRejected(f"a claim for {claim.country}")
+            raise ClaimRejected("foreign_claim")
         if claim.path != path:
-            raise ClaimRejected("a claim for another path")
+            raise ClaimRejected("claim_for_another_path")
         if not now < claim.expiry <= now + LIFETIME_S + LEEWAY_S:
-            raise ClaimRejected("expired" if claim.expiry <= now else "from the future")
+            raise ClaimRejected("expired_claim" if claim.expiry <= now else "claim_from_the_future")
         self._sweep(now)
         if claim.request_id in self._used:
-            raise ClaimRejected("used before")
+            raise ClaimRejected("replayed_claim")
         self._used[claim.request_id] = claim.expiry
         return claim
 

@@ -19,14 +19,17 @@ from serving.engine.turnaway import OVER_SHARE, Turnaway
 from serving.engine.turnaway import read as read_turnaway
 from serving.errors import OVERLOADED_RETRY_AFTER_S, DomicileError, Failed, Reason, Refused
 from serving.placement import Replica
+from serving.records.telemetry.trace import Attempt
 from serving.replicas.claim import HEADER, LIFETIME_S, CellKey, Claim
+from serving.replicas.errand import Errand
 from serving.replicas.table import Table
 from serving.replicas.upstream import Broken, Exchange, Late, Rejected, Unreachable, Upstream
-from serving.types import TOKENIZE, Caller, Errand, Prompt
+from serving.types import SPENT, TOKENIZE, Caller, Prompt, Usage
 
 MAX_ATTEMPTS = 4
 MAX_LOST = 2
 """Replicas that may be lost before they answer a request: it may be the request that ends them."""
+USAGE_TIMEOUT_S = 2.0
 RETRY_AFTER_S = 5
 """Serve notices a dead replica within seconds and starts another; a caller that waits this long loses little."""
 _BYTES_PER_TOKEN = 4
@@ -60,28 +63,48 @@ class Relay:
 
     async def tokens(self, errand: Errand, asked: bytes) -> int:
         """How many tokens there are in what ``asked``, a body for ``/tokenize``, holds. Raises as the answer does."""
-        aside = replace(errand, tried=set(errand.tried))
+        aside = replace(errand, tried=dict(errand.tried), served=[])
         async with aclosing(self._carried(aside, TOKENIZE, asked, stream=False)) as answer:
             return int(json.loads(await anext(answer))["count"])
+
+    async def usage(self, errand: Errand) -> Usage | None:
+        """What the engine that has, or had, the answer counted; ``None`` where it cannot be asked, or forgot."""
+        replica = errand.at
+        if replica is None:
+            return None
+        aside = replace(errand, ends=monotonic() + USAGE_TIMEOUT_S)
+        try:
+            with await self._asked(replica, aside, SPENT, b"") as exchange:
+                return Usage(**json.loads(await exchange.whole()))
+        except (Unreachable, Broken, Rejected):
+            return None
 
     async def _carried(self, errand: Errand, path: str, body: bytes, stream: bool) -> AsyncGenerator[bytes, None]:
         failure: Exception = self._failed(Reason.COUNTRY_UNAVAILABLE, RETRY_AFTER_S)
         tried = errand.tried
         lost = 0
         while len(tried) < MAX_ATTEMPTS and lost < MAX_LOST and monotonic() < errand.ends:
-            replica = self._choose(errand.caller, errand.prompt, tried)
+            replica = self._choose(errand.caller, errand.prompt, tried.keys())
             if replica is None:
                 break
-            tried.add(replica.id)
+            tried[replica.id] = replica
             started = False
             try:
                 sent = self._table.serving(replica, len(body) // _BYTES_PER_TOKEN)
-                with sent, await self._asked(replica, errand, path, body) as exchange:
+                with (
+                    Attempt(len(tried)) as attempt,
+                    sent,
+                    await self._asked(replica, errand, path, body, attempt.traceparent) as exchange,
+                ):
                     if not stream:
-                        yield await exchange.whole()
+                        whole = await exchange.whole()
+                        errand.served.append(replica)
+                        yield whole
                         return
                     while data := await exchange.read():
-                        started = True
+                        if not started:
+                            started = True
+                            errand.served.append(replica)
                         yield data
                     return
             except Unreachable:
@@ -106,18 +129,18 @@ class Relay:
                     lost += 1
         raise failure
 
-    async def _asked(self, replica: Replica, errand: Errand, path: str, body: bytes) -> Exchange:
+    async def _asked(self, replica: Replica, errand: Errand, path: str, body: bytes, trace: str = "") -> Exchange:
         """An exchange whose answer's head has come and is good. Who finishes it early aborts the generation."""
         exchange = await self._upstream.connect(replica.address)
         try:
             try:
-                await self._ask(exchange, errand, path, body)
+                await self._ask(exchange, errand, path, body, trace)
             except Broken as error:
                 if exchange.fresh or isinstance(error, Late):
                     raise
                 exchange.finish()
                 exchange = await self._again(replica)
-                await self._ask(exchange, errand, path, body)
+                await self._ask(exchange, errand, path, body, trace)
             if exchange.status != 200:
                 raise Rejected(exchange.status, await exchange.whole(), replica.context_length)
         except BaseException:
@@ -133,7 +156,7 @@ class Relay:
             # Somebody did listen there until this request came.
             raise Broken(str(error)) from error
 
-    async def _ask(self, exchange: Exchange, errand: Errand, path: str, body: bytes) -> None:
+    async def _ask(self, exchange: Exchange, errand: Errand, path: str, body: bytes, trace: str = "") -> None:
         now, left_s = time(), errand.ends - monotonic()
         claim = self._key.sign(
             Claim(
@@ -145,6 +168,7 @@ class Relay:
                 deadline=now + left_s,
                 expiry=now + LIFETIME_S,
                 weight=errand.caller.weight,
+                trace=trace,
             )
         )
         head = (

@@ -76,9 +76,6 @@ class Serve:
             for code in codes
         }
 
-    def fingerprint(self, country: Any) -> str:
-        return f"digest of {country.code}"
-
 
 @dataclass
 class Terminal:
@@ -93,6 +90,9 @@ class Terminal:
         numeric = sum(code.encode())
         description = yaml.safe_dump({**MINIMAL, "code": code, "numeric": numeric, **changes})
         (folder / "tenant.yaml").write_text(description, encoding="utf-8")
+
+    def digest(self, code: str) -> str:
+        return find_country(self.root / "countries", code).policy_digest
 
     @property
     def env(self) -> dict[str, str]:
@@ -117,6 +117,7 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     terminal = Terminal(tmp_path, Cluster(), Serve(), set())
     monkeypatch.setattr(status, "LocalCluster", lambda _: terminal.cluster)
     monkeypatch.setattr(status, "ready", lambda country: country.code in terminal.answering)
+    monkeypatch.setattr(status, "stopped", lambda country: "")
     monkeypatch.setattr(status, "family_memory", lambda pid: pid * 1024**2)
     monkeypatch.setitem(sys.modules, "serving.cli.serve", terminal.serve)
     monkeypatch.setattr(serving.cli, "serve", terminal.serve, raising=False)
@@ -128,7 +129,7 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
 @pytest.fixture
 def up(terminal: Terminal) -> Terminal:
     """Both countries run and are ready."""
-    terminal.cluster.applied = {code: f"digest of {code}" for code in ("ee", "kr")}
+    terminal.cluster.applied = {code: terminal.digest(code) for code in ("ee", "kr")}
     terminal.cluster.nodes = {"": 1, "ee": 100, "kr": 200}
     terminal.answering |= {"ee", "kr"}
     return terminal
@@ -193,6 +194,14 @@ def test_one_that_is_not_ready_is_a_failed_check(up: Terminal) -> None:
     assert up.run("-c", "ee", "-c", "kr").exit_code == 1
 
 
+def test_why_a_country_has_stopped_is_told(up: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "stopped", lambda country: f"node 1 labelled {country.code}")
+    up.answering.remove("ee")
+    _, countries = up.json()
+    assert [countries[code]["message"] for code in ("ee", "kr")] == ["node 1 labelled ee", ""]
+    assert "ee: node 1 labelled ee" in up.run().stderr
+
+
 def test_a_node_without_an_application_is_starting(up: Terminal) -> None:
     up.serve.phases = {}
     up.cluster.applied = {}
@@ -203,7 +212,7 @@ def test_a_node_without_an_application_is_starting(up: Terminal) -> None:
 
 
 def test_a_changed_file_is_drift(up: Terminal) -> None:
-    up.cluster.applied = {"ee": "older", "kr": "digest of kr"}
+    up.cluster.applied = {"ee": "older", "kr": up.digest("kr")}
     assert [each["drift"] for each in up.json()[1].values()] == [True, False]
     assert "ee: its tenant.yaml has changed" in up.run().stderr
 

@@ -142,7 +142,9 @@ def with_arguments(**arguments: object) -> dict[str, object]:
 @pytest.mark.parametrize("name", sorted(REFUSED))
 def test_r11_arguments_that_weaken_the_promises_are_refused_with_a_reason(tmp_path: Path, name: str) -> None:
     (found,) = problems(tmp_path, with_arguments(**{name: True}))
-    assert found == f"models[0].engine.arguments.{name}: may not be set here: {REFUSED[name]}"
+    rule, reason = REFUSED[name]
+    weakens = f" ({rule}): take it out" if rule else ""
+    assert found == f"models[0].engine.arguments.{name}: may not be set here: {reason}{weakens}"
 
 
 def test_r11_arguments_that_nobody_has_judged_are_refused(tmp_path: Path) -> None:
@@ -225,3 +227,28 @@ def test_a_class_is_promised_what_everybody_is_but_for_its_own() -> None:
     assert (interactive.first_token_s, interactive.inter_token_s) == (0.5, slo.inter_token_s)
     assert (standard.first_token_s, standard.objective) == (1.0, slo.objective)
     assert (batch.first_token_s, batch.objective) == (1.0, 0.5)
+
+
+def test_the_digest_is_of_what_the_file_says_and_not_of_how_it_is_laid_out() -> None:
+    one = {"seed": 1, "dtype": "float32"}
+    model = {"id": "small", "source": {"bundled": "small"}}
+    first = country(models=[{**model, "engine": {"arguments": one}}])
+    other = country(models=[{"engine": {"arguments": dict(reversed(one.items()))}, **model}], isolation="shared")
+    assert first.policy_digest == other.policy_digest
+    assert first.policy_digest.startswith("sha256:")
+    assert len(first.policy_digest) == len("sha256:") + 64
+    assert country(name="Estland").policy_digest != country().policy_digest
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        {"hf_overrides": {"rope_scaling": {"type": "linear", "factor": 2.0}}},
+        {"chat_template": "/srv/templates/chat.jinja"},
+        {"chat_template": "{% for m in messages %}{{ m.content }}{% endfor %}"},
+        {"generation_config": "vllm"},
+    ],
+)
+def test_values_that_bring_no_code_are_taken(good: dict[str, object]) -> None:
+    model = {"id": "small", "source": {"bundled": "small"}, "engine": {"arguments": good}}
+    assert country(models=[model]).models[0].engine.arguments == good

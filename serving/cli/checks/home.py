@@ -76,7 +76,7 @@ def tenants(patient: Patient) -> Finding:
 def models(patient: Patient) -> Finding:
     """By the sizes of their files; ``domicile models prepare --verify`` looks at every byte."""
     served = [(one, model) for one in patient.countries for model in one.models if model.replicas]
-    missing = [problem for one, model in served if (problem := _missing(one, model, patient.settings.models))]
+    missing = [problem for one, model in served if (problem := lacking(one, model, patient.settings.models))]
     if missing:
         return fail(lines(missing), "put the checkpoints where tenant.yaml says")
     bundled = sorted({model.source.bundled for _, model in served if model.source.bundled})
@@ -110,7 +110,8 @@ def _arguments(country: Country, model: Model) -> list[str]:
     return []
 
 
-def _missing(country: Country, model: Model, folder: Path) -> str | None:
+def lacking(country: Country, model: Model, folder: Path) -> str | None:
+    """What is wrong with where a model's weights should be."""
     if model.source.bundled is not None:
         known = model.source.bundled in BUNDLED
         return None if known else f"{country.code}: {model.id}: no package brings '{model.source.bundled}'"

@@ -1,0 +1,1 @@
+"""What would change: pure differences between countries' files and what runs, as far as it was seen."""
