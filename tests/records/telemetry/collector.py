@@ -90,6 +90,15 @@ class FakeCollector:
             for metric in scope.metrics
         }
 
+    def processes(self) -> list[Mapping[str, object]]:
+        """What each post says of the process that it came from."""
+        fields = {"/v1/traces": "resource_spans", "/v1/logs": "resource_logs", "/v1/metrics": "resource_metrics"}
+        return [
+            _said(resource.resource.attributes)
+            for path, body in self.bodies
+            for resource in getattr(_KINDS[path].FromString(body), fields[path])
+        ]
+
     def everything(self) -> bytes:
         """All bytes that came, for a look at what must not be among them."""
         return b"\n".join(body for _, body in self.bodies)
