@@ -1,0 +1,25 @@
+"""``python -m tests.proof [DIR]``: try every guarantee, and write down what was seen.
+
+Exit code 0 where nothing failed. What could not be tried here is not proven here, and the report says so.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.proof.rules import named
+
+REPORTS = Path("reports/proof")
+
+
+def main() -> int:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else REPORTS
+    quiet = ["-q", "-p", "no:cacheprovider", "-p", "tests.proof.plugin"]
+    return int(pytest.main([*quiet, f"--proof={folder}", f"--junitxml={folder / 'junit.xml'}", *named()]) != 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
