@@ -13,18 +13,19 @@ from time import monotonic
 from typing import Protocol
 
 from serving.replicas.continuation import Told
+from serving.replicas.errand import Errand
+from serving.steps import record
+from serving.steps.account import accounted
 from serving.steps.authenticate import Authenticator
+from serving.steps.record import Entry, Recording
 from serving.steps.relay import Relay
 from serving.steps.residency import Residency, Site
 from serving.steps.resume import Resume
-from serving.types import Errand, Prompt
+from serving.types import Prompt
 
 
-class Asked(Protocol):
+class Asked(record.Asked, Protocol):
     """A request as it stands at the door: headers read, body not yet."""
-
-    @property
-    def id(self) -> str: ...
 
     @property
     def headers(self) -> Mapping[bytes, bytes]: ...
@@ -37,6 +38,7 @@ class Asked(Protocol):
 class House:
     """What the steps of one country need to do their work."""
 
+    record: Recording
     authenticate: Authenticator
     residency: Residency
     relay: Relay
@@ -51,6 +53,8 @@ class Answer:
     stream: AsyncGenerator[bytes, None]
     resume: Callable[[Told], AsyncGenerator[bytes, None]]
     """What follows on the events that were told, where the stream was lost. Whoever asks for it closes it."""
+    entry: Entry
+    """Its page in the country's records, for whoever sends it to say how it went."""
 
 
 @asynccontextmanager
@@ -60,10 +64,12 @@ async def answer(asked: Asked, house: House) -> AsyncIterator[Answer]:
         Refused: before anything was generated, and up to the first bytes of the stream.
         Failed: likewise, and also in the middle of the stream.
     """
-    caller = house.authenticate(asked.headers)
-    site = house.residency.site_for(caller, asked.headers)
-    prompt = await asked.prompt(site)
-    site.grant(prompt)
-    errand = Errand(caller, prompt, asked.id, ends=monotonic() + site.country.slo.request_s)
-    async with aclosing(house.relay(errand)) as stream:
-        yield Answer(prompt, stream, partial(house.resume, errand))
+    with house.record(asked) as entry:
+        caller = entry.called(house.authenticate(asked.headers))
+        site = house.residency.site_for(caller, asked.headers)
+        prompt = await asked.prompt(site)
+        site.grant(prompt)
+        ends = monotonic() + site.country.slo.request_s
+        errand = entry.sent(Errand(caller, accounted(prompt), asked.id, ends))
+        async with aclosing(house.relay(errand)) as stream:
+            yield Answer(prompt, stream, partial(house.resume, errand), entry)

@@ -48,6 +48,7 @@ class Reason(Enum):
     DATA_RESIDENCY_MISMATCH = (403, "data_residency_mismatch")
     MODEL_NOT_FOUND = (404, "model_not_found")
     RESPONSE_NOT_FOUND = (404, "response_not_found")
+    RECEIPT_NOT_FOUND = (404, "receipt_not_found")
 
     # HTTP itself.
     MALFORMED_HTTP = (400, "malformed_request", INVALID_REQUEST, True)
@@ -96,6 +97,7 @@ class Reason(Enum):
     # Ours.
     COUNTRY_UNAVAILABLE = (503, "server_is_overloaded", UNAVAILABLE)
     SERVER_IS_OVERLOADED = (503, "server_is_overloaded", UNAVAILABLE)  # noqa: PIE796 - told apart by __new__
+    RECORDS_UNAVAILABLE = (503, "server_is_overloaded", UNAVAILABLE)  # noqa: PIE796 - told apart by __new__
     STREAM_INTERRUPTED = (503, "stream_interrupted", UNAVAILABLE)
     INTERNAL_ERROR = (500, "internal_error", "server_error")
 

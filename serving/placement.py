@@ -19,6 +19,11 @@ CORES_LABEL = "domicile/cores"
 """The cores of a machine that are the country's, as :func:`serving.engine.cores.parse` reads them."""
 
 
+UNKNOWN_NODE = "unknown"
+UNKNOWN_DIGEST = "sha256:" + "0" * 64
+"""Of a replica that has not said what it serves. No content has this digest."""
+
+
 @dataclass(frozen=True, slots=True)
 class Replica:
     """A replica as the gateway sees it at one moment."""
@@ -33,6 +38,10 @@ class Replica:
     """Prompt and answer tokens promised but not yet served, as far as is known."""
     context_length: int = 0
     """Most tokens a prompt and its answer may have together."""
+    node: str = UNKNOWN_NODE
+    """A short name of the node that it runs on."""
+    model_digest: str = UNKNOWN_DIGEST
+    """What it serves, to the letter: ``sha256:`` and hex."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -24,6 +24,9 @@ class Endpoint(StrEnum):
 
 TOKENIZE = "/tokenize"
 """Where a replica counts tokens for its gateway. No caller reaches it."""
+
+SPENT = "/domicile/spent"
+"""Where a replica tells its gateway what the request that the claim names has cost. No caller reaches it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +60,19 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Errand:
-    """A prompt on its way to a replica, and to the next where one is lost."""
+class Usage:
+    """Tokens of one answer, all of its choices together. ``cached_tokens`` are among ``prompt_tokens``."""
 
-    caller: Caller
-    prompt: Prompt
-    request_id: str
-    ends: float
-    """When the whole answer has to be there, by the monotonic clock."""
-    tried: set[str] = field(default_factory=set)
-    """Ids of the replicas that it has been with. It grows, and nobody in it is asked again."""
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+    def counts(self) -> dict[str, int]:
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cached_tokens": self.cached_tokens,
+        }
 
 
 @dataclass(frozen=True, slots=True)

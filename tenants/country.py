@@ -6,6 +6,8 @@ pydantic's complaints into a :class:`~tenants.errors.TenantError`.
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
 from zoneinfo import ZoneInfo
@@ -282,6 +284,12 @@ class Country(Described):
     def public_address(self) -> str:
         """Base URL to tell callers."""
         return self.gateway.public_url or self.address
+
+    @property
+    def policy_digest(self) -> str:
+        """Names everything that this file decides, defaults included: ``sha256:`` of it as JSON with sorted keys."""
+        decided = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return f"sha256:{sha256(decided.encode()).hexdigest()}"
 
     def model(self, id: str) -> Model | None:
         """The model that callers know by this id."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -16,10 +18,16 @@ from openai import AsyncOpenAI
 
 import tenants
 from serving.engine.fake import FakeEngine
-from serving.gateway.house import listener
+from serving.gateway.house import Gateway
 from serving.http.listener import Listener
 from serving.http.protocol import DEFAULT_LIMITS, ListenerLimits
 from serving.placement import Replica
+from serving.records.journal import Journal
+from serving.records.jwks import PublicKeys
+from serving.records.receipts import Receipt, verify
+from serving.records.record import Kind
+from serving.records.refusals import Refusals
+from serving.records.tail import tail
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
 from serving.replicas.table import Table
@@ -31,6 +39,8 @@ from tenants.organisation import Organisation, Plan
 from tenants.registry import load_country
 
 MODEL = "fake"
+DIGEST = "sha256:" + "fa" * 32
+"""What all replicas here say that they serve."""
 NAMED = "fake-named"
 """A model that only organisations with a grant by name may use."""
 SHIPPED = Path(tenants.__file__).parent / "countries"
@@ -71,11 +81,35 @@ class Land:
     country: Country
     ground: CountryGround
     table: Table
-    gateway: Listener
+    service: Gateway
     addresses: dict[str, str]
     stands: list[Stand] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
     key_ids: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def gateway(self) -> Listener:
+        """The public listener."""
+        return self.service.listener
+
+    @property
+    def journal(self) -> Journal:
+        """The gateway's."""
+        return self.service.journal
+
+    async def records(self, kind: Kind) -> list[dict[str, Any]]:
+        """What the country's audit log holds of a kind, once everything is in it."""
+        await self.service._house.record.drain()
+        recorder = self.journal._recorder
+        assert recorder is not None
+        assert await asyncio.to_thread(recorder.flush, 10)
+        lines = tail(self.journal.ground.audit_directory, 10**6)
+        return [record["fields"] for record in map(json.loads, lines) if record["kind"] == kind]
+
+    def receipt(self, id: str, organisation: str = "acme") -> Receipt:
+        """A receipt that is there, verified with the country's public keys."""
+        keys = PublicKeys.read(json.dumps(self.journal.jwks()).encode())
+        return verify(self.journal.receipt(id, organisation), keys, now=time.time())
 
     @property
     def url(self) -> str:
@@ -151,7 +185,7 @@ async def lands(
         found = []
         for code in codes:
             land = await _open(home / code, code, addresses, limits)
-            leaving.push_async_callback(land.gateway.stop)
+            leaving.push_async_callback(land.service.stop)
             for number in range(replicas):
                 stand = await stood(land, f"{code}-{number}", FakeEngine(MODEL, context_length, token_s=token_s))
                 leaving.push_async_callback(stand.server.stop)
@@ -169,10 +203,18 @@ async def land(home: Path, code: str = "ee", **options: Any) -> AsyncIterator[La
 
 async def stood(land: Land, id: str, engine: FakeEngine) -> Stand:
     """One more replica of a country. The table does not know it yet."""
-    server = ReplicaServer(engine, land.cell_key, land.country.code)
+    server = ReplicaServer(engine, land.cell_key, land.country.code, Refusals(land.journal.note))
     address = await server.start("127.0.0.1")
     facts = engine.facts()
-    replica = Replica(id, land.country.code, facts.model, address, context_length=facts.context_length)
+    replica = Replica(
+        id,
+        land.country.code,
+        facts.model,
+        address,
+        context_length=facts.context_length,
+        node=f"node-of-{id}",
+        model_digest=DIGEST,
+    )
     stand = Stand(engine, server, replica)
     land.stands.append(stand)
     return stand
@@ -220,7 +262,7 @@ async def _open(home: Path, code: str, addresses: dict[str, str], limits: Listen
     settings = Settings(home=home, countries=SHIPPED)
     ground = CountryGround(settings.country(code), code)
     table = Table()
-    gateway = listener(country, settings, addresses, table, f"test{next(_sites)}", limits)
+    gateway = Gateway(country, settings, addresses, table, f"test{next(_sites)}", limits)
     await gateway.start()
     land = Land(country, ground, table, gateway, addresses)
     addresses[code] = land.url

@@ -44,6 +44,11 @@ class Ran:
         return found
 
 
+def ran(*words: str, environment: Mapping[str, str], timeout_s: float = 120) -> Ran:
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False)
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
 @dataclass(frozen=True)
 class RunningCountry:
     """A country that is up: where it is, and a key that opens it."""
@@ -85,10 +90,7 @@ class RunningHouse:
     countries: Mapping[str, RunningCountry]
 
     def domicile(self, *words: str, timeout_s: float = 120) -> Ran:
-        done = subprocess.run(
-            [DOMICILE, *words], env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return ran(DOMICILE, *words, environment=self.environment, timeout_s=timeout_s)
 
     def processes(self) -> list[psutil.Process]:
         return ours(self.settings.home)

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from serving.cli.output import CHECK_FAILED, USAGE, console, emit_json, emit_table, fail, note
+from serving.cli.recorded import act, journal_of
 from serving.cli.tenancy import AsJson, CountryCode, country_named
 from serving.records import audit_verify, receipts
 from serving.records.audit_verify import Verdict
@@ -19,14 +20,16 @@ from serving.records.chain import Fault
 from serving.records.errors import RecordsUnavailable, Rejected
 from serving.records.export import export as export_log
 from serving.records.ground import RecordsGround
+from serving.records.journal import Journal
 from serving.records.jwks import PublicKeys
-from serving.records.record import decode
+from serving.records.record import Kind, decode
 from serving.records.tail import tail
-from serving.settings import Settings
 
 audit_app = typer.Typer(help="A country's log of what it did.", no_args_is_help=True)
 
 SHOWN = 20
+SIGNING = "signing:"
+"""Before a signing key's id, so that it is not taken for a caller's."""
 _LONG, _SHORT = 40, 16
 
 
@@ -88,6 +91,40 @@ def show(
         emit_table(("record", "time", "kind", "what"), (_row(record) for record in records))
 
 
+@audit_app.command("rotate-key")
+def rotate_key(cc: CountryCode, as_json: AsJson = False) -> None:
+    """Let a new key sign the log and the receipts from now on. What the old one signed still verifies."""
+    with _told():
+        journal = _journal(cc)
+        keys = journal.ground.keys()
+        journal.append([act(Kind.KEY, action="retired", key=f"{SIGNING}{keys.current().kid}")])
+        kid = keys.rotate(time.time()).kid
+        journal.append([act(Kind.KEY, action="created", key=f"{SIGNING}{kid}")])
+    if as_json:
+        emit_json({"country": cc, "kid": kid})
+    else:
+        note(f"{cc} signs with key {kid} now; running gateways do so within a minute")
+
+
+@audit_app.command("retain")
+def retain(
+    cc: CountryCode,
+    days: Annotated[int, typer.Option(min=1, help="How many days of records and receipts to keep.")],
+    as_json: AsJson = False,
+) -> None:
+    """Remove records and receipts that are older, and say so in a signed record. Whole segments go, so some stay."""
+    with _told():
+        journal = _journal(cc)
+        journal.append([act(Kind.ADMIN, action="retention", subject=f"{days}-days")])
+        segments = journal.ground.audit().retain(days)
+        with journal.ground.receipts() as store:
+            dropped = store.drop_before(int(time.time()) - days * 86_400)
+    if as_json:
+        emit_json({"country": cc, "segments": segments, "receipts": dropped})
+    else:
+        note(f"{cc}: {segments} segments of the log and {dropped} receipts were older, and are gone")
+
+
 def keys_in(file: Path) -> PublicKeys:
     """The keys of a JWK set, or an end to the command."""
     try:
@@ -105,11 +142,15 @@ def _told() -> Iterator[None]:
 
 
 def _ground(cc: str) -> RecordsGround:
+    return _journal(cc).ground
+
+
+def _journal(cc: str) -> Journal:
     country = country_named(cc)
-    ground = RecordsGround(Settings.from_environment().country(country.code), country.code)
-    if not ground.audit_directory.exists():
+    journal = journal_of(country)
+    if not journal.ground.audit_directory.exists():
         fail(f"{country.english_name} has no audit log yet")
-    return ground
+    return journal
 
 
 def _known(files: list[Path], keys: PublicKeys) -> dict[int, str]:

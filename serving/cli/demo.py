@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import datetime
 
+from serving.cli.recorded import act, recorded
+from serving.cli.tenancy import admit
+from serving.records.record import Kind
 from serving.settings import Settings
 from tenants.country import Country
 from tenants.ground import CountryGround
 from tenants.keyring import mint
 from tenants.organisation import Organisation, Plan
 from tenants.private import create_private, read_private
-from tenants.store import AlreadyExists
 
 ORGANISATION = "demo"
 FILE = "demo.key"
@@ -33,9 +34,10 @@ def demo_key(country: Country, settings: Settings, now: datetime) -> str:
                 return token
             path.unlink()
         # It may be left from an earlier demonstration, with only the key missing.
-        with suppress(AlreadyExists):
-            store.create_organisation(Organisation(country.code, ORGANISATION, Plan.STANDARD, None, now))
+        admit(store, country, Organisation(country.code, ORGANISATION, Plan.STANDARD, None, now), settings)
         token, record = mint(country=country.code, organisation=ORGANISATION, pepper=ground.pepper(), now=now)
-        store.add_key(record)
+        made = act(Kind.KEY, action="created", key=record.id, organisation=ORGANISATION)
+        with recorded(country, made, settings=settings):
+            store.add_key(record)
     create_private(path, token.encode())
     return token

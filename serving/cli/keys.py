@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from serving.cli.output import USAGE, emit_json, emit_table, fail, note, stamp, when
+from serving.cli.recorded import act, recorded
 from serving.cli.tenancy import AsJson, CountryCode, country_named, ground_of, store_of
+from serving.records.record import Kind, Record
 from tenants.keyring import mint
 from tenants.organisation import KeyRecord
 
@@ -49,8 +51,9 @@ def create(
     expires = None if expires_in is None else now + expires_in
     with store_of(country) as store:
         pepper = ground_of(country).pepper()
-        token, key = mint(country=cc, organisation=org, pepper=pepper, now=now, expires=expires)
-        store.add_key(key)
+        token, key = mint(country=cc, organisation=store.organisation(org).id, pepper=pepper, now=now, expires=expires)
+        with recorded(country, _act("created", key)):
+            store.add_key(key)
     _show_once(token, key, as_json)
 
 
@@ -76,8 +79,8 @@ def list_keys(
 @key_app.command("revoke")
 def revoke(cc: CountryCode, key_id: KeyId, as_json: AsJson = False) -> None:
     """End a key at once."""
-    now = datetime.now(UTC)
-    with store_of(country_named(cc)) as store:
+    country, now = country_named(cc), datetime.now(UTC)
+    with store_of(country) as store, recorded(country, _act("revoked", store.key(key_id))):
         key = store.revoke_key(key_id, now)
     if as_json:
         emit_json(_described(key, now))
@@ -98,12 +101,17 @@ def rotate(
     """Make a key that takes over from another one, and show it, this once."""
     country, now = country_named(cc), datetime.now(UTC)
     with store_of(country) as store:
-        organisation = store.key(key_id).organisation
-        token, key = mint(country=cc, organisation=organisation, pepper=ground_of(country).pepper(), now=now)
-        old = store.rotate_key(key_id, key, now + (GRACE if grace is None else grace))
+        old = store.key(key_id)
+        token, key = mint(country=cc, organisation=old.organisation, pepper=ground_of(country).pepper(), now=now)
+        with recorded(country, _act("rotated", old), _act("created", key)):
+            old = store.rotate_key(key_id, key, now + (GRACE if grace is None else grace))
     if not as_json:
         note(f"the old key {key_id} works until {when(old.expires)}")
     _show_once(token, key, as_json)
+
+
+def _act(action: str, key: KeyRecord) -> Record:
+    return act(Kind.KEY, action=action, key=key.id, organisation=key.organisation)
 
 
 def _show_once(token: str, key: KeyRecord, as_json: bool) -> None:

@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from serving.cli.output import USAGE, emit_json, emit_table, fail, note, stamp, when
+from serving.cli.recorded import act, recorded
 from serving.cli.tenancy import AsJson, CountryCode, country_named, store_of
+from serving.records.record import Kind
 from tenants.country import Country
 from tenants.errors import suggestion
 from tenants.organisation import Organisation, Plan
@@ -34,7 +36,8 @@ def create(
         created = Organisation(cc, org, plan, frozenset(model) if model else None, datetime.now(UTC))
     except ValueError as error:
         fail(str(error), USAGE)
-    with store_of(country) as store:
+    done = act(Kind.ADMIN, action="organisation_created", organisation=org, subject=plan.value)
+    with store_of(country) as store, recorded(country, done):
         store.create_organisation(created)
     if as_json:
         emit_json(_described(created))

@@ -5,7 +5,6 @@ Import it after :meth:`serving.cli.cluster.LocalCluster.enter`: Ray reads how to
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,8 +75,8 @@ def joined(record: Record) -> Iterator[None]:
 
 
 def fingerprint(country: Country) -> str:
-    """Changes when the country's file does."""
-    return hashlib.sha256(country.model_dump_json().encode()).hexdigest()
+    """Changes when what the country's file decides does."""
+    return country.policy_digest
 
 
 def deploy(countries: Sequence[Country], settings: Settings, addresses: Mapping[str, str]) -> None:

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
 
+from serving.cli.recorded import act, record_ending, recorded
+from serving.cli.tenancy import admit
+from serving.records.record import Kind, Record
 from serving.settings import Settings
 from tenants.country import Country, Model
 from tenants.errors import Problem, TenantError
 from tenants.ground import CountryGround
 from tenants.keyring import mint
-from tenants.organisation import Organisation, Plan
+from tenants.organisation import KeyRecord, Organisation, Plan
 from tenants.private import create_private
 from tenants.sqlite_store import SqliteStore
-from tenants.store import AlreadyExists
 
 OURS, THEIRS = "domicile", "against"
 
@@ -95,24 +97,31 @@ def _keys(
     ground = CountryGround(settings.country(country.code), country.code)
     pepper, now = ground.pepper(), datetime.now(UTC)
     with ground.store() as store, ExitStack() as ending:
-        tokens = {}
+        minted = {}
         for one in who:
-            _admit(store, country, one, now)
-            tokens[one.id], record = mint(
+            admit(store, country, _organisation(country, one, now), settings)
+            minted[one.id] = mint(
                 country=country.code, organisation=one.organisation, pepper=pepper, now=now, expires=now + lifetime
             )
-            store.add_key(record)
-            ending.callback(_revoke, store, record.id)
-        yield tokens
+        records = [record for _, record in minted.values()]
+        # Last to be called: what ends is told when it has.
+        ending.callback(record_ending, country, *_acts("revoked", records), settings=settings)
+        with recorded(country, *_acts("created", records), settings=settings):
+            for record in records:
+                store.add_key(record)
+                ending.callback(_revoke, store, record.id)
+        yield {id: token for id, (token, _) in minted.items()}
 
 
-def _admit(store: SqliteStore, country: Country, customer: Customer, now: datetime) -> None:
+def _acts(action: str, keys: Sequence[KeyRecord]) -> list[Record]:
+    return [act(Kind.KEY, action=action, key=key.id, organisation=key.organisation) for key in keys]
+
+
+def _organisation(country: Country, customer: Customer, now: datetime) -> Organisation:
     try:
-        organisation = Organisation(country.code, customer.organisation, customer.plan, None, now)
+        return Organisation(country.code, customer.organisation, customer.plan, None, now)
     except ValueError as error:
         raise TenantError(Path(country.code), [Problem("organisations", f"'{customer.id}': {error}")]) from error
-    with suppress(AlreadyExists):
-        store.create_organisation(organisation)
 
 
 def _revoke(store: SqliteStore, key_id: str) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Annotated
 
 import typer
 
 from serving.cli.output import fail
+from serving.cli.recorded import act, recorded
+from serving.records.record import Kind
 from serving.settings import Settings
 from tenants.country import Country
 from tenants.errors import TenantError
 from tenants.ground import CountryGround, GroundError
+from tenants.organisation import Organisation
 from tenants.registry import find_country
 from tenants.sqlite_store import SqliteStore
-from tenants.store import StoreError
+from tenants.store import AlreadyExists, NotFound, StoreError
 
 CountryCode = Annotated[str, typer.Argument(metavar="CC", help="The country's code, such as ee.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
@@ -42,3 +45,14 @@ def store_of(country: Country) -> Iterator[SqliteStore]:
             yield store
     except (StoreError, GroundError) as error:
         fail(str(error))
+
+
+def admit(store: SqliteStore, country: Country, organisation: Organisation, settings: Settings) -> None:
+    """Let an organisation in, unless it has been."""
+    with suppress(NotFound):
+        store.organisation(organisation.id)
+        return
+    done = act(Kind.ADMIN, action="organisation_created", organisation=organisation.id, subject=organisation.plan.value)
+    # Another command may have been as quick.
+    with suppress(AlreadyExists), recorded(country, done, settings=settings):
+        store.create_organisation(organisation)

@@ -17,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from serving.cli.cluster import LOOPBACK, ClusterError, LocalCluster, Record
 from serving.cli.demo import demo_key
+from serving.cli.deployments import deploying, taking_down
 from serving.cli.models import prepare_with_progress
 from serving.cli.output import USAGE, console, emit_json, errors, fail
 from serving.cli.probe import ready
@@ -92,11 +93,14 @@ def up(
 
 def down(country: CountryOption = None, as_json: AsJson = False) -> None:
     """End what ``up`` started, and nothing else; also after a crash."""
-    cluster = LocalCluster(Settings.from_environment())
+    settings = Settings.from_environment()
+    cluster = LocalCluster(settings)
     cluster.enter()
     from serving.cli import serve
 
     record = cluster.record()
+    if record is not None:
+        taking_down([code for code in record.applied if not country or code in country], settings)
     if country and record is not None:
         try:
             with serve.joined(record):
@@ -186,7 +190,8 @@ def _converge(
         # Gateways share their port with one another, so the kernel would let them share it with a stranger too.
         if not _free(one):
             raise ClusterError(f"{one.code}: another program listens at {one.address}; see domicile doctor")
-    serve.deploy(changed, settings, addresses)
+    with deploying(changed, {code: state.deployments for code, state in now.items()}, restart=restart):
+        serve.deploy(changed, settings, addresses)
     applied = {one.code: serve.fingerprint(one) for one in changed}
     cluster.write(Record(record.address, {**record.applied, **applied}))
 

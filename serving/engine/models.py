@@ -12,13 +12,13 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from serving.settings import OFFLINE
-from tenants.country import Model, Source
+from tenants.country import Source
 
 MANIFEST = "manifest.json"
 Progress = Callable[[str, float], None]
@@ -64,12 +64,6 @@ def weights(source: Source, models: Path) -> str:
     return str(folder)
 
 
-def digest(model: Model, models: Path) -> str | None:
-    """The digest of a prepared model, or ``None`` for one that was not prepared here."""
-    manifest = models / str(model.source.bundled) / MANIFEST
-    return str(json.loads(manifest.read_text())["digest"]) if manifest.is_file() else None
-
-
 def prepared(name: str, models: Path, *, verify: bool = False) -> bool:
     """Whether the checkpoint is there and its files have the recorded sizes, or with ``verify`` the digests."""
     folder = models / name
@@ -83,7 +77,7 @@ def prepared(name: str, models: Path, *, verify: bool = False) -> bool:
         path = folder / file
         if not path.is_file() or path.stat().st_size != recorded["bytes"]:
             return False
-        if verify and _sha256(path) != recorded["sha256"]:
+        if verify and sha256_of(path) != recorded["sha256"]:
             return False
     return True
 
@@ -120,7 +114,7 @@ def _convert(bundled: Bundled, target: Path, progress: Progress) -> None:
         raise ModelError(f"the package {bundled.package} is not installed; install the pinned list")
     folder = Path(spec.origin).parent
     progress("checking the source", 0.02)
-    if _sha256(folder / bundled.file) != bundled.sha256:
+    if sha256_of(folder / bundled.file) != bundled.sha256:
         raise ModelError(f"{folder / bundled.file} is not the file that was pinned; reinstall {bundled.package}")
     progress("loading libraries", 0.05)
     os.environ.update(OFFLINE, TQDM_DISABLE="1")
@@ -144,16 +138,20 @@ def _convert(bundled: Bundled, target: Path, progress: Progress) -> None:
 
 
 def _record(bundled: Bundled, folder: Path) -> None:
-    files = {path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
-    whole = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    manifest = {"digest": whole, "source": bundled.sha256, "license": bundled.license, "files": files}
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
+    manifest = {"digest": combined(files), "source": bundled.sha256, "license": bundled.license, "files": files}
     with (folder / MANIFEST).open("w") as file:
         json.dump(manifest, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _sha256(path: Path) -> str:
+def combined(files: Mapping[str, object]) -> str:
+    """One digest, in hex, for the sizes and digests of all files of a checkpoint."""
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

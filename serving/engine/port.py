@@ -15,7 +15,7 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.types import Endpoint, ServiceClass
+from serving.types import Endpoint, ServiceClass, Usage
 
 GENERATING = frozenset(endpoint.value for endpoint in Endpoint)
 """Paths that need a claim."""
@@ -127,5 +127,8 @@ class Engine(Protocol):
         """Raise :class:`EngineDead` when the engine can no longer serve."""
 
     def load(self) -> Load: ...
+
+    def spent(self, request_id: str) -> Usage | None:
+        """What a request cost so far, or did; ``None`` for one that is not among the newest. See ``spending.py``."""
 
     def facts(self) -> EngineFacts: ...

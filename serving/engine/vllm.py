@@ -46,8 +46,10 @@ from serving.engine.arguments import DEFAULT_SLO, ArgumentsRefused, Description
 from serving.engine.grammars import GrammarGate, GrammarRefused
 from serving.engine.paced import Core, new_board
 from serving.engine.port import GENERATING, ClaimFacts, EngineDead, EngineFacts, Load, guarded, require_claim
+from serving.engine.spending import Cost, Spending
 from serving.engine.turnaway import Turnaway, TurnedAway, foreseeing, heeding
 from serving.settings import BOARD
+from serving.types import Usage
 from tenants.country import Slo
 
 _WORD = "word"
@@ -59,6 +61,7 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
 
     outstanding_tokens = 0
     grammars: GrammarGate
+    spending: Spending
     core: Core | None = None
     """Absent where the tenant wants vLLM's own scheduler."""
     sieves = False
@@ -98,10 +101,10 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
         params.extra_args = {key: kept for key, kept in (params.extra_args or {}).items() if key not in _OURS}
         if self.sieves:
             take_over(params)
-        if self.core is None:
-            yield _nobody, params
-            return
         ids = prompt.get("prompt_token_ids") or ()
+        if self.core is None:
+            yield _Progress(None, self.spending.begun(claim.request_id, len(ids)), params), params
+            return
         whole = params.output_kind is RequestOutputKind.FINAL_ONLY
         if whole and params.n == 1:
             # Nobody reads what comes in between, but the pacer has to know when the prompt is prefilled.
@@ -110,7 +113,7 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
         params.extra_args |= self.core.told(job).extra()
         try:
             async with self.core.turn(job, claim, ids) as turn:
-                yield _Progress(turn, cumulative=params.output_kind is RequestOutputKind.CUMULATIVE), params
+                yield _Progress(turn, self.spending.begun(claim.request_id, len(ids)), params), params
         except TurnedAway as away:
             # vLLM makes an error of it; the answer that is sent was noted where it was turned away.
             raise GracefulHTTPError(str(away), HTTPStatus.SERVICE_UNAVAILABLE) from away
@@ -167,17 +170,23 @@ def _gauges(llm: ClaimedLLM) -> Iterator[Gauge]:
 
 
 class _Progress:
-    """Tells the pacer what an output brought."""
+    """Counts what an output brought, and tells the pacer where there is one."""
 
-    def __init__(self, turn: Turn, *, cumulative: bool) -> None:
+    def __init__(self, turn: Turn | None, cost: Cost, params: SamplingParams) -> None:
         self._turn = turn
-        self._cumulative = cumulative
+        self._cost = cost
+        self._cumulative = params.output_kind is RequestOutputKind.CUMULATIVE
         self._seen = 0
 
     def __call__(self, output: RequestOutput) -> None:
         tokens = sum(len(choice.token_ids) for choice in output.outputs)
         new = tokens - self._seen if self._cumulative else tokens
+        if not self._seen:
+            self._cost.cached += output.num_cached_tokens or 0
         self._seen += new
+        self._cost.completion += new
+        if self._turn is None:
+            return
         if new > 0:
             self._turn.answered(new)
         if output.finished:
@@ -186,10 +195,6 @@ class _Progress:
 
 def _foreseen(core: Core | None, scope: Scope) -> Turnaway | None:
     return core.turned_away(require_claim()) if core is not None and scope["path"] in GENERATING else None
-
-
-def _nobody(output: RequestOutput) -> None:
-    """Hears of outputs where nothing paces."""
 
 
 def _longest_answer(params: SamplingParams, prompt_tokens: int, context_length: int) -> int:
@@ -227,6 +232,7 @@ class VllmEngine:
         self._slo = slo
         self._llm: ClaimedLLM | None = None
         self._app: ASGIApp | None = None
+        self._spending = Spending()
 
     async def start(self) -> None:
         os.environ.update(self._environment)
@@ -238,6 +244,7 @@ class VllmEngine:
         )
         llm = cast(ClaimedLLM, ClaimedLLM.from_vllm_config(config, usage_context=UsageContext.OPENAI_API_SERVER))
         llm.grammars = GrammarGate(self._args.model)
+        llm.spending = self._spending
         llm.sieves = bool(self._args.logits_processors)
         if board is not None:
             # The engine has mapped it: from here on it needs no name, and so leaves nothing behind.
@@ -282,6 +289,9 @@ class VllmEngine:
             waiting += llm.core.waiting
             unfinished += llm.core.waiting
         return Load(running=unfinished - waiting, waiting=waiting, outstanding_tokens=llm.outstanding_tokens)
+
+    def spent(self, request_id: str) -> Usage | None:
+        return self._spending.of(request_id)
 
     def facts(self) -> EngineFacts:
         config = self._running.model_config

@@ -19,18 +19,18 @@ from starlette.types import Message, Receive, Scope, Send
 
 from serving.chat import Answer, House, answer
 from serving.errors import DomicileError, Failed, Reason, Refused
-from serving.gateway.answers import complete, error_of
+from serving.gateway.answers import complete, error_of, usage_of
 from serving.gateway.answers.objects import to_bytes
 from serving.gateway.body import ClientGone
 from serving.gateway.pages import pages
 from serving.gateway.problems import error_event, problem
-from serving.gateway.request import ENDPOINTS, Request, new_request_id
+from serving.gateway.request import ENDPOINTS, REQUEST_ID, Request, new_request_id
 from serving.gateway.sse import Events, Layer, Refusals, ResponseEvents, Tail, UsageNull, error_frame
 from serving.http.protocol import LEAVING, Leaving
 from serving.replicas.continuation import Told, possible
 from serving.replicas.table import Table
 from serving.replicas.upstream import Rejected
-from serving.types import Endpoint, Prompt
+from serving.types import Endpoint, Prompt, Usage
 from tenants.country import Country
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class Door:
     def __init__(self, country: Country, house: House, table: Table, site: str) -> None:
         """
         Args:
-            site: where this gateway stands, for ``x-domicile-site``.
+            site: where this gateway stands, as ``x-domicile-site`` has it.
         """
         self._country = country
         self._house = house
@@ -58,13 +58,17 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        id = new_request_id()
         if scope["path"] not in ENDPOINTS or b"%" in scope["raw_path"]:
-            await self._pages(scope, receive, self._signed(send))
+            await self._pages({**scope, REQUEST_ID: id}, receive, self._signed(id, send))
             return
-        request = Request(scope, receive, self._table, self._country)
+        request = Request(id, scope, receive, self._table, self._country)
+        if scope["method"] != "POST":
+            refusal = Refused(Reason.METHOD_NOT_ALLOWED, allow="POST")
+            self._house.record.refused(id, refusal)
+            await self._tell(request, refusal, send)
+            return
         try:
-            if scope["method"] != "POST":
-                raise Refused(Reason.METHOD_NOT_ALLOWED, allow="POST")
             await self._generate(request, send)
         except ClientGone:
             return
@@ -92,7 +96,11 @@ class Door:
 
     async def _whole(self, request: Request, reply: Answer, first: bytes, took: Header, send: Send) -> None:
         raw = first + b"".join([data async for data in reply.stream])
-        body = to_bytes(complete(request.endpoint, json.loads(raw), reply.prompt.fields))
+        whole = complete(request.endpoint, json.loads(raw), reply.prompt.fields)
+        body = to_bytes(whole)
+        reply.entry.answering = True
+        if usage := whole.get("usage"):
+            reply.entry.usage = usage_of(usage)
         await send(
             {
                 "type": "http.response.start",
@@ -100,16 +108,17 @@ class Door:
                 "headers": [
                     (b"content-type", b"application/json"),
                     (b"content-length", b"%d" % len(body)),
-                    *self._headers(request, took),
+                    *self._headers(request, reply, took),
                 ],
             }
         )
         await send({"type": "http.response.body", "body": body})
 
     async def _stream(self, request: Request, reply: Answer, first: bytes, took: Header, send: Send) -> None:
-        tail = Tail(request.endpoint)
+        entry = reply.entry
+        tail = self._tail(reply)
         events = tail.feed(first)
-        told = Told() if possible(reply.prompt) else None
+        told = entry.told = Told() if possible(reply.prompt) else None
         if tail.error is not None:
             # vLLM begins a stream before it has looked at everything; nothing has been sent, so this is a refusal.
             error = self._halted(request, reply, tail)
@@ -120,21 +129,28 @@ class Door:
         headers = [
             (b"content-type", b"text/event-stream; charset=utf-8"),
             (b"cache-control", b"no-cache"),
-            *self._headers(request, took),
+            *self._headers(request, reply, took),
         ]
+        entry.answering = True
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         way = Way(layers(reply.prompt), told, send)
         ended = self._ended(request, reply, tail, await way.relayed(reply.stream, events, tail))
+        entry.usage = way.usage(tail)
         for _ in range(MAX_RESUMED):
             if told is None or not isinstance(ended, Failed):
                 break
-            tail = Tail(request.endpoint)
+            tail = self._tail(reply)
             async with aclosing(reply.resume(told)) as rest:
                 ended = self._ended(request, reply, tail, await way.relayed(rest, Events(b""), tail))
+            entry.usage = entry.usage or way.usage(tail)
+        entry.error = ended
         if ended is not None:
             event = error_event(ended, request.language)
             way.last += error_frame(request.endpoint, event, tail.sequence)
         await send({"type": "http.response.body", "body": way.last})
+
+    def _tail(self, reply: Answer) -> Tail:
+        return Tail(reply.prompt.endpoint, hides_usage=not reply.prompt.include_usage)
 
     def _ended(self, request: Request, reply: Answer, tail: Tail, error: DomicileError | None) -> DomicileError | None:
         """What was wrong with a stream that has ended, if anything."""
@@ -152,9 +168,9 @@ class Door:
     def _interrupted(self) -> DomicileError:
         return Failed(Reason.STREAM_INTERRUPTED, country=self._country.code.upper())
 
-    def _signed(self, send: Send) -> Send:
+    def _signed(self, id: str, send: Send) -> Send:
         """``send``, with the headers that every answer of ours has."""
-        sign = [(b"x-request-id", new_request_id().encode()), *self._ours]
+        sign = [(b"x-request-id", id.encode()), *self._ours]
         begun = perf_counter()
 
         async def signed(message: Message) -> None:
@@ -164,8 +180,9 @@ class Door:
 
         return signed
 
-    def _headers(self, request: Request, took: Header) -> list[Header]:
-        return [(b"x-request-id", request.id.encode()), took, *self._ours]
+    def _headers(self, request: Request, reply: Answer, took: Header) -> list[Header]:
+        receipt = (b"x-domicile-receipt", reply.entry.receipt.encode())
+        return [(b"x-request-id", request.id.encode()), receipt, took, *self._ours]
 
     async def _tell(self, request: Request, error: DomicileError, send: Send) -> None:
         told = problem(error, request.language, request.id)
@@ -177,7 +194,7 @@ def signature(country: Country, site: str) -> list[Header]:
     """The headers that say where an answer comes from."""
     return [
         (b"x-domicile-country", country.code.encode()),
-        (b"x-domicile-site", f"{country.code}-{site}".encode()),
+        (b"x-domicile-site", site.encode()),
     ]
 
 
@@ -201,6 +218,11 @@ class Way:
     send: Send
     last: bytes = b""
     """What is left to send, in one packet with the end of the answer."""
+
+    def usage(self, tail: Tail) -> Usage | None:
+        """What the stream that ended told of its cost."""
+        responses = (layer.usage for layer in self.mending if isinstance(layer, ResponseEvents))
+        return tail.usage or next(responses, None)
 
     async def relayed(self, stream: AsyncGenerator[bytes, None], events: Events, tail: Tail) -> DomicileError | None:
         """Send a stream on until its end, ``events`` first. Returns what went wrong on the way."""

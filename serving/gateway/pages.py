@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from fastapi import FastAPI, Request
@@ -11,10 +12,18 @@ from starlette.exceptions import HTTPException
 from serving.chat import House
 from serving.errors import DomicileError, Failed, Reason, Refused
 from serving.gateway.problems import problem
-from serving.gateway.request import headers_of, language_of, new_request_id
+from serving.gateway.request import REQUEST_ID, headers_of, language_of
+from serving.records.journal import Journal
+from serving.records.receipt_store import ReceiptNotFound
+from serving.records.receipts import ID as RECEIPT_ID
 from serving.replicas.table import Table
 from serving.types import Caller
 from tenants.country import Country, Model
+
+KEYS_FRESH_S = 300
+"""How long a verifier may keep the public keys; a new one signs at once."""
+RECEIPT_TRIES = 20
+RECEIPT_PAUSE_S = 0.05
 
 
 def pages(country: Country, house: House, table: Table) -> FastAPI:
@@ -54,12 +63,25 @@ def pages(country: Country, house: House, table: Table) -> FastAPI:
         caller_of(request)
         raise Refused(Reason.RESPONSE_NOT_FOUND, param="id")
 
+    @app.get("/v1/receipts/{id}")
+    async def one_receipt(request: Request, id: str) -> JSONResponse:
+        organisation = caller_of(request).organisation
+        token = await receipt_of(house.record.journal, id, organisation)
+        return JSONResponse({"id": id, "object": "receipt", "receipt": token}, headers={"cache-control": "no-store"})
+
+    @app.get("/.well-known/jwks.json")
+    async def keys() -> JSONResponse:
+        jwks = await asyncio.to_thread(house.record.journal.jwks)
+        return JSONResponse(jwks, headers={"cache-control": f"public, max-age={KEYS_FRESH_S}"})
+
     @app.get("/healthz")
     async def alive() -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
     @app.get("/readyz")
     async def ready() -> JSONResponse:
+        if not house.record.journal.healthy:
+            return JSONResponse({"status": "records unavailable"}, status_code=503)
         missing = sorted({model.id for model in country.models if model.replicas} - table.models())
         if missing:
             return JSONResponse({"status": "starting", "missing": missing}, status_code=503)
@@ -67,7 +89,9 @@ def pages(country: Country, house: House, table: Table) -> FastAPI:
 
     async def tell(request: Request, error: Exception) -> Response:
         language = language_of(headers_of(request.scope), country)
-        told = problem(_ours(error), language, new_request_id())
+        ours, id = _ours(error), request.scope[REQUEST_ID]
+        house.record.refused(id, ours)
+        told = problem(ours, language, id)
         response = Response(told.body, told.status)
         response.raw_headers = [header for header in told.headers if header[0] != b"x-request-id"]
         return response
@@ -77,10 +101,29 @@ def pages(country: Country, house: House, table: Table) -> FastAPI:
     return app
 
 
-def _ours(error: Exception) -> Exception:
+async def receipt_of(journal: Journal, id: str, organisation: str) -> str:
+    """The signed receipt.
+
+    An answer's receipt is written a moment after its last byte, by whichever gateway gave it: one that is asked for at
+    once is waited for.
+
+    Raises:
+        Refused: the organisation has none of that id, whether or not another one has.
+    """
+    for _ in range(RECEIPT_TRIES if RECEIPT_ID.fullmatch(id) else 0):
+        try:
+            return await asyncio.to_thread(journal.receipt, id, organisation)
+        except ReceiptNotFound:
+            await asyncio.sleep(RECEIPT_PAUSE_S)
+    raise Refused(Reason.RECEIPT_NOT_FOUND, param="id")
+
+
+def _ours(error: Exception) -> DomicileError:
     """Starlette's own refusals are the paths and methods that nobody serves."""
-    if not isinstance(error, HTTPException):
+    if isinstance(error, DomicileError):
         return error
+    if not isinstance(error, HTTPException):
+        return Failed(Reason.INTERNAL_ERROR)
     if error.status_code == 405:
         return Refused(Reason.METHOD_NOT_ALLOWED, allow=_allowed(error))
     return Refused(Reason.UNKNOWN_PATH) if error.status_code == 404 else Failed(Reason.INTERNAL_ERROR)

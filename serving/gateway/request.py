@@ -10,10 +10,14 @@ from starlette.types import Receive, Scope
 from serving.gateway import messages
 from serving.gateway.body import read_body
 from serving.gateway.openai import Limits, read
+from serving.http.protocol import LEAVING, Leaving
 from serving.replicas.table import Table
 from serving.steps.residency import Site
 from serving.types import Endpoint, Prompt
 from tenants.country import Country
+
+REQUEST_ID = "domicile.request"
+"""Where a request's id stands in its scope."""
 
 ENDPOINTS = {endpoint.value: endpoint for endpoint in Endpoint}
 
@@ -21,14 +25,19 @@ ENDPOINTS = {endpoint.value: endpoint for endpoint in Endpoint}
 class Request:
     """A generating request at the door: :class:`serving.chat.Asked`, and the caller's language."""
 
-    def __init__(self, scope: Scope, receive: Receive, table: Table, country: Country) -> None:
-        self.id = new_request_id()
+    def __init__(self, id: str, scope: Scope, receive: Receive, table: Table, country: Country) -> None:
+        self.id = id
         self.headers = headers_of(scope)
         self.endpoint = ENDPOINTS[scope["path"]]
         self.language = language_of(self.headers, country)
         self.scope = scope
         self._receive = receive
         self._table = table
+
+    @property
+    def gone(self) -> bool:
+        leaving: Leaving = self.scope["extensions"][LEAVING]
+        return leaving.gone
 
     async def prompt(self, site: Site) -> Prompt:
         raw = await read_body(self.scope, self._receive, max_bytes=site.country.gateway.max_body_bytes)

@@ -19,8 +19,8 @@ from typing import NewType, Protocol
 
 from serving.gateway.answers.objects import Json, to_bytes
 from serving.gateway.answers.responses import event as mended_event
-from serving.gateway.answers.spent import Spent
-from serving.types import Endpoint
+from serving.gateway.answers.spent import usage_of
+from serving.types import Endpoint, Usage
 
 Events = NewType("Events", bytes)
 """Zero or more whole events, each with the empty line that ends it."""
@@ -50,12 +50,16 @@ class Tail:
     """Lets whole events through, and knows how the stream stands.
 
     A half event waits for its other half, so that a replica that dies leaves no torn frame behind and an error frame
-    can always follow. Nothing passes after the end, nor from an error on.
+    can always follow. Nothing passes after the end, nor from an error on. Every stream of chunks tells its usage near
+    its end, and who did not ask for it does not get it.
     """
 
-    __slots__ = ("_held", "_last", "_ordinary", "_responses", "done", "error")
+    __slots__ = ("_held", "_hides", "_last", "_ordinary", "_responses", "done", "error", "usage")
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, *, hides_usage: bool = False) -> None:
+        self.usage: Usage | None = None
+        """What a stream of chunks cost, once it has said so."""
+        self._hides = hides_usage
         self.done = False
         """The stream came to its proper end."""
         self.error: Json | None = None
@@ -85,8 +89,16 @@ class Tail:
             self.done = _FINAL.search(events) is not None
         else:
             self.done = events.endswith(_DONE)
+            if _USAGE in events:
+                events = b"".join([event for event in _each(events) if self._passes(event)])
         self._last = events or self._last
         return Events(events)
+
+    def _passes(self, event: bytes) -> bool:
+        if _USAGE not in event:
+            return True
+        self.usage = usage_of(json.loads(event[len(b"data: ") :])["usage"])
+        return not self._hides
 
     @property
     def sequence(self) -> int:
@@ -110,10 +122,7 @@ class Tail:
 class UsageNull:
     """For a client that asked for usage: ``usage: null`` in every chunk that has none."""
 
-    __slots__ = ("spent",)
-
-    def __init__(self) -> None:
-        self.spent: Spent | None = None
+    __slots__ = ()
 
     def feed(self, events: Events, /) -> Events:
         if events.find(_USAGE) < 0:
@@ -121,30 +130,7 @@ class UsageNull:
         return Events(b"".join(map(self._event, _each(events))))
 
     def _event(self, event: bytes) -> bytes:
-        if _USAGE in event:
-            self.spent = _spent(event)
-            return event
-        return event.replace(b"}\n\n", b',"usage":null}\n\n')
-
-
-class UsageHidden:
-    """For a client that did not ask: the chunk with the usage is taken out, and read."""
-
-    __slots__ = ("spent",)
-
-    def __init__(self) -> None:
-        self.spent: Spent | None = None
-
-    def feed(self, events: Events, /) -> Events:
-        if events.find(_USAGE) < 0:
-            return events
-        return Events(b"".join(event for event in _each(events) if not self._is_usage(event)))
-
-    def _is_usage(self, event: bytes) -> bool:
-        if _USAGE not in event:
-            return False
-        self.spent = _spent(event)
-        return True
+        return event if _USAGE in event else event.replace(b"}\n\n", b',"usage":null}\n\n')
 
 
 class Refusals:
@@ -159,11 +145,12 @@ class Refusals:
 class ResponseEvents:
     """Mends the events of ``/v1/responses`` that carry a response, an item or a part. Deltas pass as they are."""
 
-    __slots__ = ("_fields", "spent")
+    __slots__ = ("_fields", "usage")
 
     def __init__(self, fields: Mapping[str, object]) -> None:
         self._fields = fields
-        self.spent: Spent | None = None
+        self.usage: Usage | None = None
+        """What the stream cost, once it has said so."""
 
     def feed(self, events: Events, /) -> Events:
         if events.count(_END) == events.count(b".delta\ndata: "):
@@ -176,7 +163,7 @@ class ResponseEvents:
             return event
         payload = mended_event(json.loads(data), self._fields, int(time.time()))
         if usage := payload.get("response", {}).get("usage"):
-            self.spent = Spent.of(usage)
+            self.usage = usage_of(usage)
         return _named(payload)
 
 
@@ -210,7 +197,3 @@ def _each(events: bytes) -> list[bytes]:
 
 def _named(payload: Json) -> bytes:
     return f"event: {payload['type']}\ndata: ".encode() + to_bytes(payload) + _END
-
-
-def _spent(event: bytes) -> Spent:
-    return Spent.of(json.loads(event[len(b"data: ") :])["usage"])

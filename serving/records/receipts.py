@@ -6,6 +6,7 @@ that somebody holds is also a witness of the log up to there.
 
 from __future__ import annotations
 
+import re
 import secrets
 from base64 import b32hexencode
 from collections.abc import Mapping
@@ -19,9 +20,11 @@ from serving.records.jwks import PublicKeys
 from serving.records.jws import opened, require_signed_in_time, seal
 from serving.records.record import Kind, Record
 from serving.records.signing import Signer
+from serving.types import Usage
 
 TYPE = "domicile-receipt+jws"
 PREFIX = "rcpt_"
+ID = re.compile(PREFIX + r"[0-9a-v]{26}")
 LEEWAY_S = 60
 """How far the verifier's clock may be behind the country's."""
 
@@ -33,22 +36,6 @@ class Outcome(StrEnum):
     CLIENT_LEFT = "client_left"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens. ``cached_tokens`` are among ``prompt_tokens``."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-
-    def counts(self) -> dict[str, int]:
-        return {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "cached_tokens": self.cached_tokens,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +160,7 @@ def _wrong(value: Mapping[str, object], members: Mapping[str, Rule]) -> str | No
 
 
 _MEMBERS: Mapping[str, Rule] = {
-    "id": matching(PREFIX + r"[0-9a-v]{26}"),
+    "id": matching(ID.pattern),
     "iat": count,
     "country": matching(r"[a-z]{2}"),
     **dict.fromkeys(("request", "site", "node", "organisation", "model"), name),

@@ -48,7 +48,7 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("endpoint", "outcome", "rule", "reason", "action"), word),
     **dict.fromkeys(("model_digest", "policy_digest", "former_digest", "torn_digest"), content_digest),
     **dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens", "duration_ms", "status"), count),
-    **dict.fromkeys(("wanted", "running", "adopted", "torn_bytes"), count),
+    **dict.fromkeys(("wanted", "running", "adopted", "torn_bytes", "times"), count),
     "statement": matching(r"[A-Za-z0-9_.-]{1,2048}"),
 }
 """A name means the same in every kind."""
@@ -70,12 +70,13 @@ _SCHEMAS: Mapping[Kind, _Schema] = {
         " prompt_tokens completion_tokens cached_tokens",
         "key endpoint status duration_ms",
     ),
-    Kind.REFUSAL: _schema("request rule reason", "organisation key endpoint model site node status duration_ms"),
-    Kind.PLACEMENT: _schema("action model", "replica site node rule reason actor"),
-    Kind.SCALING: _schema("model wanted running", "reason actor"),
+    # With ``times``, a record stands for so many like it: see serving/records/refusals.py.
+    Kind.REFUSAL: _schema("request rule reason", "organisation key endpoint model site node status duration_ms times"),
+    Kind.PLACEMENT: _schema("action", "model replica model_digest site node rule reason actor outcome"),
+    Kind.SCALING: _schema("model wanted running", "reason actor outcome"),
     Kind.ADMIN: _schema("action", "actor subject organisation outcome"),
     Kind.POLICY: _schema("action policy_digest", "former_digest actor outcome rule"),
-    Kind.KEY: _schema("action key", "organisation actor"),
+    Kind.KEY: _schema("action key", "organisation actor outcome"),
     Kind.CHECKPOINT: _schema("statement"),
     Kind.REMOVAL: _schema("statement"),
     Kind.RECOVERY: _schema("adopted torn_bytes", "torn_digest"),

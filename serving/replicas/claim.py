@@ -25,7 +25,11 @@ _VERSION = b"v1"
 
 
 class ClaimRejected(Exception):
-    """The claim does not entitle its bearer to anything here. The text says why, for the country's own audit."""
+    """The claim does not entitle its bearer to anything here. ``reason`` says why, for the country's own audit."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class CellKey:
         # The texts are compared, not what they decode to: base64 has several spellings of the same bytes.
         genuine = len(token) <= LONGEST and hmac.compare_digest(mac, self._mac(signed))
         if not genuine or not signed.startswith(_VERSION + b"."):
-            raise ClaimRejected("not signed by this country's cell key")
+            raise ClaimRejected("forged_claim")
         country, organisation, request_id, service_class, path, deadline, expiry, weight = orjson.loads(
             urlsafe_b64decode(signed[len(_VERSION) + 1 :])
         )
@@ -107,17 +111,17 @@ class Doorkeeper:
             ClaimRejected: missing, forged, foreign, for another path, expired, from the future or used before.
         """
         if not token:
-            raise ClaimRejected("no claim")
+            raise ClaimRejected("no_claim")
         claim = self._key.verify(token)
         if claim.country != self._country:
-            raise ClaimRejected(f"a claim for {claim.country}")
+            raise ClaimRejected("foreign_claim")
         if claim.path != path:
-            raise ClaimRejected("a claim for another path")
+            raise ClaimRejected("claim_for_another_path")
         if not now < claim.expiry <= now + LIFETIME_S + LEEWAY_S:
-            raise ClaimRejected("expired" if claim.expiry <= now else "from the future")
+            raise ClaimRejected("expired_claim" if claim.expiry <= now else "claim_from_the_future")
         self._sweep(now)
         if claim.request_id in self._used:
-            raise ClaimRejected("used before")
+            raise ClaimRejected("replayed_claim")
         self._used[claim.request_id] = claim.expiry
         return claim
 

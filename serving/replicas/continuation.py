@@ -88,6 +88,11 @@ class Told:
     def whole(self) -> bool:
         return self._room >= 0
 
+    @property
+    def pieces(self) -> int:
+        """How many events there are, the one that opens the answer aside: about as many as tokens."""
+        return max(0, sum(event.count(_END) for event in self.events) - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Beginning:

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 from serving.engine import cores
 from serving.engine.arguments import arguments, command_line, device
+from serving.engine.checkpoint import digest
 from serving.engine.models import weights
 from serving.placement import CORES_LABEL
+from serving.records.journal import CLOSE_S, Journal
+from serving.records.refusals import Refusals
 from serving.replicas import ground
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
@@ -22,6 +25,8 @@ from tenants.ground import CountryGround
 log = logging.getLogger(__name__)
 
 DRAIN_GRACE_S = 30.0
+CHECKPOINTS = "checkpoints"
+"""Where a country remembers the digests of its models' files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,7 @@ class ReplicaDeployment:
         Raises:
             ForeignGround: the node is not the country's.
             ArgumentsRefused, ModelError: the tenant's file asks for what cannot be started.
+            RecordsUnavailable: nothing could be recorded there.
         """
         # Imported here: it takes seconds, and only where an engine runs.
         from serving.engine.vllm import VllmEngine
@@ -54,8 +60,13 @@ class ReplicaDeployment:
         self._model = model
         self._loop = asyncio.get_running_loop()
         key = CellKey(CountryGround(settings.country(country.code), country.code).cell_key())
-        self._server = ReplicaServer(self._engine, key, country.code)
+        self._journal = Journal.for_country(country, settings).start()
+        self._refusals = Refusals(self._journal.note)
+        self._server = ReplicaServer(self._engine, key, country.code, self._refusals)
         self._address = await self._server.start(settings.private_host or ground.address())
+        # After the engine has read the files: what it loaded is then still in the machine's memory.
+        remembered = settings.country(country.code) / CHECKPOINTS
+        self._digest = await asyncio.to_thread(digest, model.source, settings.models, remembered)
         # Ray turns SIGTERM into an orderly exit of the main thread; this runs there, while the loop still serves.
         atexit.register(self._drain_at_exit)
         log.info("replica of %s serves %s at %s", country.code, model.id, self._address)
@@ -83,7 +94,8 @@ class ReplicaDeployment:
             "model": self._model.id,
             "host": self._address.host,
             "port": self._address.port,
-            "site": ground.site(),
+            "node": ground.site(),
+            "model_digest": self._digest,
             "pid": os.getpid(),
             "draining": self._server.draining,
             "outstanding_tokens": load.outstanding_tokens,
@@ -103,7 +115,18 @@ class ReplicaDeployment:
         if hasattr(self, "_address"):
             await self._server.drain(DRAIN_GRACE_S)
             await self._server.stop()
+            self._leave_records()
 
     def _drain_at_exit(self) -> None:
         if self._loop.is_running():
-            asyncio.run_coroutine_threadsafe(self._server.drain(DRAIN_GRACE_S), self._loop).result(DRAIN_GRACE_S + 1)
+            ending = asyncio.run_coroutine_threadsafe(self._drained(), self._loop)
+            ending.result(DRAIN_GRACE_S + CLOSE_S + 1)
+
+    async def _drained(self) -> None:
+        await self._server.drain(DRAIN_GRACE_S)
+        self._leave_records()
+
+    def _leave_records(self) -> None:
+        # On this thread: nobody is served any more, and a process that exits starts no other.
+        self._refusals.settle()
+        self._journal.close()

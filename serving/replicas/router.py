@@ -48,4 +48,6 @@ def read(replica_id: str, stats: dict[str, Any]) -> Replica | None:
         draining=stats["draining"],
         outstanding_tokens=stats["outstanding_tokens"],
         context_length=stats["context_length"],
+        node=stats["node"],
+        model_digest=stats["model_digest"],
     )

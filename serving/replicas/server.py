@@ -6,22 +6,24 @@ Knows no Ray: :mod:`serving.replicas.deployment` places it, tests start it direc
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 import traceback
 from contextlib import suppress
+from secrets import token_hex
 
+import orjson
 from starlette.types import Receive, Scope, Send
 
 from serving.engine.port import METRICS, ClaimFacts, Engine, claimed
 from serving.http.listener import Listener
+from serving.records.refusals import Refusals
 from serving.replicas.claim import HEADER, CellKey, Claim, ClaimRejected, Doorkeeper
-from serving.types import TOKENIZE, Address, Endpoint
+from serving.types import SPENT, TOKENIZE, Address, Endpoint
 
 log = logging.getLogger(__name__)
 
-ALLOWED = frozenset({*(endpoint.value for endpoint in Endpoint), TOKENIZE})
+ALLOWED = frozenset({*(endpoint.value for endpoint in Endpoint), TOKENIZE, SPENT})
 """What is posted. But for the metrics, nothing else of vLLM's application (pausing, weights, …) is reachable."""
 
 _PASSED = frozenset({b"content-type", b"content-length", b"x-request-id", b"transfer-encoding"})
@@ -32,7 +34,12 @@ _NO_PATH = "no such path on a replica"
 class ReplicaServer:
     """Serves one engine to the gateways of one country, and to nobody else."""
 
-    def __init__(self, engine: Engine, key: CellKey, country: str) -> None:
+    def __init__(self, engine: Engine, key: CellKey, country: str, refusals: Refusals) -> None:
+        """
+        Args:
+            refusals: where claims that were rejected are told, of the country's own journal.
+        """
+        self._refusals = refusals
         self._engine = engine
         self._key = key
         self._door = Doorkeeper(key, country)
@@ -71,6 +78,8 @@ class ReplicaServer:
         claim = self._admitted(scope)
         if claim is None:
             return await _refuse(send, 403, "a valid claim of this country is required")
+        if scope["path"] == SPENT:
+            return await self._account(claim, send)
         if self.draining:
             return await _refuse(send, 503, "this replica is draining")
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name in _PASSED]
@@ -90,6 +99,14 @@ class ReplicaServer:
         finally:
             self._leave()
 
+    async def _account(self, claim: Claim, send: Send) -> None:
+        """What the claim's request has cost, also while draining."""
+        usage = self._engine.spent(claim.request_id)
+        if usage is None:
+            await _refuse(send, 404, "no such request here")
+        else:
+            await _send(send, 200, orjson.dumps(usage.counts()))
+
     async def _tell(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The engine's metrics, also while draining: what is watched then is how the work ends.
 
@@ -105,7 +122,8 @@ class ReplicaServer:
         try:
             return self._door.admit(token, scope["path"], time.time())
         except ClaimRejected as rejection:
-            log.warning("claim rejected: %s", rejection)
+            # Whoever sent it is nobody that could be named, and what it says of itself is not to be believed.
+            self._refusals.note(f"req_{token_hex(16)}", "r4", rejection.reason, status=403)
             return None
 
     async def _ask_engine(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -127,7 +145,11 @@ class ReplicaServer:
 
 
 async def _refuse(send: Send, status: int, message: str) -> None:
-    body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": status}})
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": status}
+    await _send(send, status, orjson.dumps({"error": error}))
+
+
+async def _send(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body.encode()})
+    await send({"type": "http.response.body", "body": body})

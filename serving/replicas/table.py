@@ -7,7 +7,7 @@ gateway's: what is shared is replaced whole, never edited.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from time import monotonic
@@ -19,6 +19,9 @@ QUARANTINE_S = 2.0
 
 UNKNOWN_CONTEXT = 1 << 20
 
+Watcher = Callable[[Sequence[Replica], Sequence[Replica]], None]
+"""Hears which replicas of a model were reported before, and which are now. Called in the reporter's thread."""
+
 
 class Table:
     """Replicas by model."""
@@ -28,10 +31,19 @@ class Table:
         self._reported: dict[str, tuple[Replica, ...]] = {}
         self._sent: dict[str, int] = {}
         self._avoided: dict[str, float] = {}
+        self._watcher: Watcher = _nobody
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell of every report from now on, and of what is known already."""
+        self._watcher = watcher
+        for replicas in self._reported.values():
+            watcher((), replicas)
 
     def report(self, model: str, replicas: tuple[Replica, ...]) -> None:
         """Replace what is known of a model's replicas."""
+        former = self._reported.get(model, ())
         self._reported = {**self._reported, model: replicas}
+        self._watcher(former, replicas)
 
     def replicas(self, model: str) -> list[Replica]:
         """The model's replicas with the load that this gateway knows of, the unreachable marked unhealthy."""
@@ -74,6 +86,10 @@ class Table:
             left = self._sent.pop(replica.id, 0) - tokens
             if left:
                 self._sent[replica.id] = left
+
+
+def _nobody(former: Sequence[Replica], now: Sequence[Replica]) -> None:
+    """Watches where nobody does."""
 
 
 live = Table()

@@ -20,13 +20,15 @@ from serving.engine.turnaway import read as read_turnaway
 from serving.errors import OVERLOADED_RETRY_AFTER_S, DomicileError, Failed, Reason, Refused
 from serving.placement import Replica
 from serving.replicas.claim import HEADER, LIFETIME_S, CellKey, Claim
+from serving.replicas.errand import Errand
 from serving.replicas.table import Table
 from serving.replicas.upstream import Broken, Exchange, Late, Rejected, Unreachable, Upstream
-from serving.types import TOKENIZE, Caller, Errand, Prompt
+from serving.types import SPENT, TOKENIZE, Caller, Prompt, Usage
 
 MAX_ATTEMPTS = 4
 MAX_LOST = 2
 """Replicas that may be lost before they answer a request: it may be the request that ends them."""
+USAGE_TIMEOUT_S = 2.0
 RETRY_AFTER_S = 5
 """Serve notices a dead replica within seconds and starts another; a caller that waits this long loses little."""
 _BYTES_PER_TOKEN = 4
@@ -60,28 +62,44 @@ class Relay:
 
     async def tokens(self, errand: Errand, asked: bytes) -> int:
         """How many tokens there are in what ``asked``, a body for ``/tokenize``, holds. Raises as the answer does."""
-        aside = replace(errand, tried=set(errand.tried))
+        aside = replace(errand, tried=dict(errand.tried), served=[])
         async with aclosing(self._carried(aside, TOKENIZE, asked, stream=False)) as answer:
             return int(json.loads(await anext(answer))["count"])
+
+    async def usage(self, errand: Errand) -> Usage | None:
+        """What the engine that has, or had, the answer counted; ``None`` where it cannot be asked, or forgot."""
+        replica = errand.at
+        if replica is None:
+            return None
+        aside = replace(errand, ends=monotonic() + USAGE_TIMEOUT_S)
+        try:
+            with await self._asked(replica, aside, SPENT, b"") as exchange:
+                return Usage(**json.loads(await exchange.whole()))
+        except (Unreachable, Broken, Rejected):
+            return None
 
     async def _carried(self, errand: Errand, path: str, body: bytes, stream: bool) -> AsyncGenerator[bytes, None]:
         failure: Exception = self._failed(Reason.COUNTRY_UNAVAILABLE, RETRY_AFTER_S)
         tried = errand.tried
         lost = 0
         while len(tried) < MAX_ATTEMPTS and lost < MAX_LOST and monotonic() < errand.ends:
-            replica = self._choose(errand.caller, errand.prompt, tried)
+            replica = self._choose(errand.caller, errand.prompt, tried.keys())
             if replica is None:
                 break
-            tried.add(replica.id)
+            tried[replica.id] = replica
             started = False
             try:
                 sent = self._table.serving(replica, len(body) // _BYTES_PER_TOKEN)
                 with sent, await self._asked(replica, errand, path, body) as exchange:
                     if not stream:
-                        yield await exchange.whole()
+                        whole = await exchange.whole()
+                        errand.served.append(replica)
+                        yield whole
                         return
                     while data := await exchange.read():
-                        started = True
+                        if not started:
+                            started = True
+                            errand.served.append(replica)
                         yield data
                     return
             except Unreachable:

@@ -19,8 +19,8 @@ from serving.replicas.continuation import (
     prompt_to_count,
     text_to_count,
 )
+from serving.replicas.errand import Errand
 from serving.replicas.upstream import Rejected
-from serving.types import Errand
 
 
 class Carrier(Protocol):

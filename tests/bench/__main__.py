@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.report import REPORTS, CannotMeasure, Report, summary
 
-BENCHES = ("clients", "gateway", "goodput", "passthrough", "policy", "records", "saturation", "startup")
+BENCHES = ("clients", "gateway", "goodput", "passthrough", "policy", "recording", "records", "saturation", "startup")
 
 
 def options(arguments: list[str]) -> argparse.Namespace:

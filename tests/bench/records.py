@@ -18,7 +18,8 @@ from time import process_time, thread_time_ns
 
 from serving.records.audit_verify import verify
 from serving.records.ground import RecordsGround
-from serving.records.receipts import Answered, Outcome, Usage, new_receipt_id
+from serving.records.receipts import Answered, Outcome, new_receipt_id
+from serving.types import Usage
 from tests.bench.report import CannotMeasure, Number, Report
 
 ROUNDS = 3

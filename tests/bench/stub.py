@@ -33,15 +33,23 @@ START = {"type": "http.response.start", "status": 200, "headers": [(b"content-ty
 END = {"type": "http.response.body", "body": b""}
 DONE = b"data: [DONE]\n\n"
 WORDS = (" Tallinn", " is", " the", " capital", " of", " Estonia", ",", " and", " its", " largest", " city", ".")
+ASKS = b'"include_usage":true'
+USAGE = (
+    b'data: {"id":"chatcmpl-req_00000000000000000000000000000000","object":"chat.completion.chunk",'
+    b'"created":1767225600,"model":"smollm2-135m-instruct","choices":[],"usage":{"prompt_tokens":31,"total_tokens":95,'
+    b'"completion_tokens":64,"prompt_tokens_details":{"cached_tokens":16}}}\n\n'
+)
+"""What an answer says last to who asked for it."""
 _WANTED = re.compile(rb'"max_tokens": ?(\d+)')
 _GAP = re.compile(rb'"gap_ms": ?"(\d+)"')
 
 
 async def application(_scope: Scope, receive: Receive, send: Send) -> None:
     """The stub as ASGI."""
-    count, gap_s = asked((await receive())["body"])
+    body = (await receive())["body"]
+    count, gap_s = asked(body)
     await send(START)
-    for event in (*events(count), DONE):
+    for event in (*events(count), *([USAGE] if ASKS in body else []), DONE):
         await send({"type": "http.response.body", "body": event, "more_body": True})
         if gap_s:
             await asyncio.sleep(gap_s)
@@ -71,7 +79,7 @@ class Bare(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         count, self._gap_s = asked(self._body)
-        self._pieces = pieces(count)
+        self._pieces = pieces(count, usage=ASKS in self._body)
         self._step(0)
 
     def _step(self, index: int) -> None:
@@ -99,9 +107,9 @@ def events(count: int) -> Sequence[bytes]:
 
 
 @cache
-def pieces(count: int) -> Sequence[bytes]:
+def pieces(count: int, *, usage: bool = False) -> Sequence[bytes]:
     """What such an answer writes: the head with the first chunk, the others, ``[DONE]`` and the end."""
-    first, *others = map(_framed, events(count))
+    first, *others = map(_framed, (*events(count), *([USAGE] if usage else [])))
     return [HEAD + first, *others, _framed(DONE) + b"0\r\n\r\n"]
 
 

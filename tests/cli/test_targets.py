@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from loadtests.scenario import Organisations
 from loadtests.targets import Targets, read_targets
 from serving.cli.targets import Customer, Rival, customers, targets_file
+from serving.records.journal import Journal
+from serving.records.tail import tail
 from serving.settings import Settings
 from tenants.country import Country, Model, Source
 from tenants.errors import TenantError
@@ -129,3 +132,14 @@ def test_an_id_that_is_too_long_is_refused(settings: Settings, countries: list[C
         targets_file(countries, [Customer("a" * 60, Plan.FREE)], settings, HOUR),
     ):
         pass
+
+
+def test_what_it_makes_and_ends_is_in_the_countries_logs(settings: Settings, countries: list[Country]) -> None:
+    for _ in range(2):
+        with targets_file(countries, WHO, settings, HOUR):
+            pass
+    for country in countries:
+        lines = tail(Journal.for_country(country, settings).ground.audit_directory, 100)
+        acts = [(record["kind"], record["fields"]["action"]) for record in map(json.loads, lines)]
+        keys = [*[("key", "created")] * 3, *[("key", "revoked")] * 3]
+        assert acts == [*[("admin", "organisation_created")] * 3, *keys, *keys]

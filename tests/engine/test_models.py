@@ -28,7 +28,7 @@ def made(folder: Path) -> Path:
     checkpoint = folder / NAME
     checkpoint.mkdir(parents=True)
     (checkpoint / "config.json").write_text("{}")
-    files = {"config.json": {"bytes": 2, "sha256": models._sha256(checkpoint / "config.json")}}
+    files = {"config.json": {"bytes": 2, "sha256": models.sha256_of(checkpoint / "config.json")}}
     manifest = {"digest": "d", "source": BUNDLED[NAME].sha256, "files": files}
     (checkpoint / MANIFEST).write_text(json.dumps(manifest))
     return checkpoint

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from serving.errors import DomicileError, Failed, Reason, Refused
-from serving.gateway.answers import Spent, complete, error_of
-from serving.types import Endpoint
+from serving.gateway.answers import complete, error_of, usage_of
+from serving.types import Endpoint, Usage
 from tests.schemas import check
 
 CHAT, COMPLETIONS, RESPONSES = Endpoint.CHAT, Endpoint.COMPLETIONS, Endpoint.RESPONSES
@@ -76,9 +76,9 @@ def test_an_aborted_answer_is_a_failure() -> None:
 
 
 def test_usage_is_read_from_any_endpoint() -> None:
-    assert Spent.of(chat()["usage"]) == Spent(5, 2, 4)
+    assert usage_of(chat()["usage"]) == Usage(5, 2, 4)
     usage = {"input_tokens": 5, "output_tokens": 2, "input_tokens_details": {"cached_tokens": 4}}
-    assert Spent.of(usage) == Spent(5, 2, 4)
+    assert usage_of(usage) == Usage(5, 2, 4)
 
 
 def refusal(

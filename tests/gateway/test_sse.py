@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.gateway.sse import Events, Layer, Refusals, ResponseEvents, Tail, UsageHidden, UsageNull, error_frame
-from serving.types import Endpoint
+from serving.gateway.sse import Events, Layer, Refusals, ResponseEvents, Tail, UsageNull, error_frame
+from serving.types import Endpoint, Usage
 from tests.loopback import events
 from tests.schemas import check
 
@@ -86,19 +86,19 @@ def test_any_split_gives_the_same_stream(pieces: list[str], at: list[int]) -> No
 @given(texts, cuts)
 def test_usage_is_null_in_every_chunk_but_the_one_that_has_it(pieces: list[str], at: list[int]) -> None:
     chunks = [chunk(piece) for piece in pieces]
-    layer = UsageNull()
-    out = fed(Tail(CHAT), wire(*chunks, with_usage()) + DONE, at, layer)
+    tail = Tail(CHAT)
+    out = fed(tail, wire(*chunks, with_usage()) + DONE, at, UsageNull())
     assert out == wire(*({**each, "usage": None} for each in chunks), with_usage()) + DONE
-    assert layer.spent is not None
-    assert (layer.spent.prompt, layer.spent.completion, layer.spent.cached) == (3, 2, 1)
+    assert tail.usage == Usage(3, 2, 1)
 
 
 @given(texts, cuts)
 def test_the_usage_chunk_is_hidden_from_who_did_not_ask(pieces: list[str], at: list[int]) -> None:
     chunks = wire(*map(chunk, pieces))
-    layer = UsageHidden()
-    assert fed(Tail(CHAT), chunks + wire(with_usage()) + DONE, at, layer) == chunks + DONE
-    assert layer.spent is not None
+    tail = Tail(CHAT, hides_usage=True)
+    assert fed(tail, chunks + wire(with_usage()) + DONE, at) == chunks + DONE
+    assert tail.usage == Usage(3, 2, 1)
+    assert tail.done
 
 
 def test_a_token_of_a_completion_may_be_called_usage() -> None:
@@ -109,7 +109,9 @@ def test_a_token_of_a_completion_may_be_called_usage() -> None:
         "top_logprobs": [{"usage": -1.0}],
     }
     stream = Events(wire({"id": "cmpl-1", "choices": [{"index": 0, "text": "usage", "logprobs": logprobs}]}))
-    assert UsageHidden().feed(stream) == stream
+    tail = Tail(Endpoint.COMPLETIONS, hides_usage=True)
+    assert tail.feed(stream) == stream
+    assert tail.usage is None
     assert events(UsageNull().feed(stream))[0].json()["usage"] is None
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from loadtests.mischief.faults import FaultProxy
 from loadtests.mischief.lanes import Direction
-from serving.gateway.house import listener
+from serving.gateway.house import Gateway
 from serving.placement import Replica
 from serving.replicas.table import Table
 from serving.types import Address
@@ -91,7 +91,7 @@ async def reach(house: RunningHouse, ways: int = 1) -> AsyncIterator[Reach]:
             for at, link in enumerate(behind)
         ]
         table.report(MODEL, tuple(known))
-        gateway = listener(here, house.settings, {"ee": here.address}, table, "faulty")
+        gateway = Gateway(here, house.settings, {"ee": here.address}, table, "faulty")
         await gateway.start()
         leaving.push_async_callback(gateway.stop)
         front = await leaving.enter_async_context(FaultProxy("127.0.0.1", gateway.port))

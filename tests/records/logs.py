@@ -7,9 +7,10 @@ from pathlib import Path
 
 from serving.records.audit import AuditLog, Limits
 from serving.records.audit_verify import Verdict, verify
-from serving.records.receipts import Answered, Outcome, Usage, new_receipt_id
+from serving.records.receipts import Answered, Outcome, new_receipt_id
 from serving.records.record import Kind, Record
 from serving.records.signing import KeyFolder
+from serving.types import Usage
 
 NOW = 1_770_000_000_000
 """A moment in 2026, in milliseconds since the epoch."""

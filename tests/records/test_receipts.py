@@ -12,8 +12,9 @@ from serving.records.batch import Written
 from serving.records.errors import Check, Rejected
 from serving.records.jwks import PublicKeys
 from serving.records.jws import seal
-from serving.records.receipts import LEEWAY_S, TYPE, Outcome, Usage, issue, new_receipt_id, verify
+from serving.records.receipts import LEEWAY_S, TYPE, Outcome, issue, new_receipt_id, verify
 from serving.records.signing import NOTICE_S, FileSigner, KeyFolder
+from serving.types import Usage
 from tests.records.logs import NOW, answered
 
 NOW_S = NOW // 1000

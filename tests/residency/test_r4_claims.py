@@ -10,9 +10,10 @@ import pytest
 import pytest_asyncio
 
 from serving.engine.port import METRICS
+from serving.records.record import Kind
 from serving.replicas.claim import HEADER, CellKey, Claim
 from serving.replicas.server import ALLOWED
-from serving.types import ServiceClass
+from serving.types import SPENT, ServiceClass
 from tests.house import Land
 from tests.journeys.bodies import ASKED, CHAT, COMPLETIONS
 
@@ -167,3 +168,47 @@ async def test_r4_a_refusal_says_nothing_of_the_claim_that_was_expected(ee: Land
     expired = ee.cell_key.sign(claim(expiry=time.time() - 1))
     told.add((await replica.post(CHAT, headers={HEADER: expired})).text)
     assert len(told) == 1
+
+
+async def test_r4_a_rejected_claim_is_in_the_country_s_log_with_why_and_nothing_that_it_says(
+    ee: Land, kr: Land, replica: httpx.AsyncClient
+) -> None:
+    before = len(await ee.records(Kind.REFUSAL))
+    used = ee.cell_key.sign(claim(organisation="acme"))
+    for token in (
+        None,
+        kr.cell_key.sign(claim()),
+        ee.cell_key.sign(claim(country="kr")),
+        ee.cell_key.sign(claim(path=COMPLETIONS.value)),
+        ee.cell_key.sign(claim(expiry=time.time() - 1)),
+        ee.cell_key.sign(claim(expiry=time.time() + 10**6)),
+        used,
+        used,
+    ):
+        await ask(replica, token)
+    told = (await ee.records(Kind.REFUSAL))[before:]
+    known = {"no_claim", "forged_claim", "foreign_claim", "claim_for_another_path", "expired_claim"}
+    assert {each["reason"] for each in told if "times" not in each} <= known | {
+        "claim_from_the_future",
+        "replayed_claim",
+    }
+    assert {each["rule"] for each in told} == {"r4"}
+    assert not any("organisation" in each for each in told)
+
+
+async def test_r4_what_a_request_cost_is_told_to_the_claim_of_that_request_alone(
+    ee: Land, replica: httpx.AsyncClient
+) -> None:
+    mine = claim()
+    assert await ask(replica, ee.cell_key.sign(mine)) == 200
+
+    async def spent(**fields: object) -> httpx.Response:
+        token = ee.cell_key.sign(claim(**{"path": SPENT, **fields}))
+        return await replica.post(SPENT, headers={HEADER: token})
+
+    told = await spent(request_id=f"{mine.request_id}.1")
+    assert told.status_code == 200
+    assert set(told.json()) == {"prompt_tokens", "completion_tokens", "cached_tokens"}
+    assert (await spent()).status_code == 404
+    assert (await spent(request_id=f"{mine.request_id}.2", country="kr")).status_code == 403
+    assert (await replica.post(SPENT)).status_code == 403

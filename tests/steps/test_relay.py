@@ -17,11 +17,12 @@ from serving.engine.turnaway import OVER_SHARE, OVERLOADED, Turnaway
 from serving.errors import DomicileError, Reason
 from serving.placement import Replica
 from serving.replicas.claim import CellKey, Claim
+from serving.replicas.errand import Errand
 from serving.replicas.table import Table
 from serving.replicas.upstream import Exchange, Rejected, Upstream
 from serving.steps.choose import Chooser
 from serving.steps.relay import MAX_ATTEMPTS, MAX_LOST, Relay
-from serving.types import Address, Caller, Endpoint, Errand, Prompt, ServiceClass
+from serving.types import Address, Caller, Endpoint, Prompt, ServiceClass
 
 KEY = CellKey(b"k" * 32)
 CALLER = Caller("ee", "acme", "k1", ServiceClass.BATCH, None)
@@ -35,9 +36,9 @@ Says = Callable[[int], bytes | None]
 BODY = b'{"model": "m", "messages": []}'
 
 
-def errand(*, stream: bool = False, tried: set[str] | None = None, within_s: float = 5) -> Errand:
+def errand(*, stream: bool = False, tried: dict[str, Replica] | None = None, within_s: float = 5) -> Errand:
     prompt = Prompt(Endpoint.CHAT, "m", stream, False, BODY, {"model": "m", "messages": []})
-    return Errand(CALLER, prompt, "req_1", monotonic() + within_s, set() if tried is None else tried)
+    return Errand(CALLER, prompt, "req_1", monotonic() + within_s, {} if tried is None else tried)
 
 
 def says(status: int, body: bytes = b"hello") -> bytes:
@@ -71,7 +72,9 @@ class Crowd:
                     break
         writer.close()
 
-    async def answer(self, *, stream: bool = False, tried: set[str] | None = None, within_s: float = 5) -> bytes:
+    async def answer(
+        self, *, stream: bool = False, tried: dict[str, Replica] | None = None, within_s: float = 5
+    ) -> bytes:
         async with aclosing(self.relay(errand(stream=stream, tried=tried, within_s=within_s))) as found:
             return b"|".join([data async for data in found])
 
@@ -192,10 +195,10 @@ async def test_a_whole_answer_that_breaks_off_was_no_answer() -> None:
 
 async def test_one_that_was_tried_is_not_asked_again() -> None:
     async with crowd(*[lambda _: says(200)] * 2) as found:
-        tried: set[str] = set()
+        tried: dict[str, Replica] = {}
         for _ in range(2):
             assert await found.answer(tried=tried) == b"hello"
-        assert tried == {"r0", "r1"}
+        assert set(tried) == {"r0", "r1"}
         with pytest.raises(DomicileError) as caught:
             await found.answer(tried=tried)
         assert caught.value.reason is Reason.COUNTRY_UNAVAILABLE
@@ -203,9 +206,9 @@ async def test_one_that_was_tried_is_not_asked_again() -> None:
 
 async def test_tokens_are_counted_with_a_claim_for_that() -> None:
     async with crowd(lambda _: says(200, b'{"count": 7}')) as found:
-        tried = {"r9"}
+        tried = {"r9": Replica("r9", "ee", "m", Address("127.0.0.1", 1))}
         assert await found.relay.tokens(errand(tried=tried), b"{}") == 7
-        assert tried == {"r9"}
+        assert list(tried) == ["r9"]
         assert [claim.path for claim in found.claims] == ["/tokenize"]
         assert found.heads[0].startswith(b"POST /tokenize HTTP/1.1\r\n")
 

@@ -14,6 +14,8 @@ from serving.engine.fake.generation import Token
 from serving.engine.fake.reading import Ask
 from serving.engine.fake.text import Answer, answer
 from serving.engine.port import ClaimFacts, EngineDead, EngineFacts, Load, guarded, require_claim
+from serving.engine.spending import Spending
+from serving.types import Usage
 
 BLOCK = 16
 """Tokens of a block of the prefix cache."""
@@ -49,6 +51,7 @@ class FakeEngine:
         self._outstanding: dict[int, int] = {}
         self._running = 0
         self._counters = metrics.Counters()
+        self._spending = Spending()
         self._cache: set[tuple[str, tuple[str, ...]]] = set()
         self._app = guarded(build(self._facts, self.generate, self.check, self.metrics))
 
@@ -73,6 +76,9 @@ class FakeEngine:
     def load(self) -> Load:
         waiting = len(self._outstanding) - self._running
         return Load(self._running, waiting, sum(self._outstanding.values()))
+
+    def spent(self, request_id: str) -> Usage | None:
+        return self._spending.of(request_id)
 
     def facts(self) -> EngineFacts:
         return self._facts
@@ -125,8 +131,9 @@ class FakeEngine:
         self._running += 1
         prompted = held = sum(map(len, ask.prompts))
         counters = self._counters
+        cost = self._spending.begun(claim.request_id, prompted)
         try:
-            cached = sum(self._prefill(claim.cache_salt, prompt) for prompt in ask.prompts)
+            cached = cost.cached = sum(self._prefill(claim.cache_salt, prompt) for prompt in ask.prompts)
             self._outstanding[key] -= prompted
             counters.prompt_tokens += prompted
             counters.held_tokens += prompted
@@ -138,6 +145,7 @@ class FakeEngine:
                         held += 1
                         counters.held_tokens += 1
                         counters.generation_tokens += 1
+                        cost.completion += 1
                         yield _token(choice, place, whole, cached, stopping=self._stopping)
                 if self._stopping:
                     return

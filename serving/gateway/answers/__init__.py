@@ -14,10 +14,10 @@ from serving.gateway.answers.completions import chat_completion, completion
 from serving.gateway.answers.errors import error_of
 from serving.gateway.answers.objects import Json
 from serving.gateway.answers.responses import response
-from serving.gateway.answers.spent import Spent
+from serving.gateway.answers.spent import usage_of
 from serving.types import Endpoint
 
-__all__ = ["Json", "Spent", "complete", "error_of"]
+__all__ = ["Json", "complete", "error_of", "usage_of"]
 
 
 def complete(endpoint: Endpoint, payload: Json, fields: Mapping[str, object]) -> Json:
