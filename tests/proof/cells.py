@@ -90,6 +90,13 @@ class Cells:
         with self.world.entered():
             return httpx.post(f"{country.address}{path}", headers=bearer, timeout=120, **content)
 
+    def get(self, code: str, path: str) -> httpx.Response:
+        country = self.countries[code]
+        with self.world.entered():
+            answer = httpx.get(f"{country.address}{path}", headers={"authorization": f"Bearer {country.key}"}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer
+
     def wait_until_serving(self, code: str, timeout_s: float) -> list[int]:
         with self.world.entered():
             return self.countries[code].wait_until_serving(timeout_s)

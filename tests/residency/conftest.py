@@ -59,3 +59,9 @@ def hello(canary: Canary) -> dict[str, Any]:
     """A short request."""
     messages = [{"role": "user", "content": f"Hello {canary.via('hello')}"}]
     return {"model": MODEL, "messages": messages, "max_tokens": 4, "temperature": 0}
+
+
+@pytest.fixture(scope="session")
+def receipts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where strangers keep the receipts and the public keys that they fetched."""
+    return tmp_path_factory.mktemp("receipts")

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,13 +20,14 @@ import pytest
 from serving.replicas.claim import HEADER, CellKey
 from tests.proof.cells import ABROAD, PORT, Cells
 from tests.proof.within import at_replica, claim, frames, key_of, work
-from tests.running import MODEL
+from tests.running import DOMICILE, MODEL, ran
 
 pytestmark = [pytest.mark.prove, pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 
 Record = Callable[[str, object], None]
 BOTH = pytest.mark.parametrize("code", ["ee", "kr"])
 ASKED = 10
+RECEIPTS = 3
 
 
 @BOTH
@@ -166,3 +168,23 @@ def test_r8_every_process_is_told_to_be_silent(cells: Cells, record_property: Re
                 assert {name: environment.get(name) for name in switches} == switches
                 asked += 1
     record_property("serving processes whose switches were read", asked)
+
+
+@BOTH
+def test_r10_a_stranger_verifies_an_answer_s_receipt(
+    cells: Cells, hello: dict[str, Any], code: str, receipts: Path, record_property: Record
+) -> None:
+    """With the program, the receipt and the country's public keys, on another network and without the country's files."""
+    cell, jwks = cells.cells[code], receipts / f"{code}.jwks"
+    jwks.write_bytes(cells.get(code, "/.well-known/jwks.json").content)
+    stranger = {**cell.house.environment, "DOMICILE_HOME": str(receipts / "empty")}
+    for _ in range(RECEIPTS):
+        answer = cells.ask(code, **hello)
+        file = receipts / f"{code}-{answer.headers['x-domicile-receipt']}"
+        file.write_bytes(cells.get(code, f"/v1/receipts/{answer.headers['x-domicile-receipt']}").content)
+        with cells.world.entered():
+            told = ran(DOMICILE, "receipt", "verify", str(file), "--jwks", str(jwks), "--json", environment=stranger)
+        assert told.code == 0, told.out + told.err
+        said: Any = told.json()["receipt"]
+        assert (said["country"], said["request"]) == (code, answer.headers["x-request-id"])
+    record_property("receipts that a stranger fetched and verified", RECEIPTS)

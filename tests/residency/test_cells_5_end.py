@@ -17,7 +17,7 @@ from tests.proof.canary import Canary, Search, Searched, changed
 from tests.proof.cells import Cells
 from tests.proof.circumstances import ROOT
 from tests.proof.within import measurements
-from tests.running import MODEL
+from tests.running import DOMICILE, MODEL, ran
 
 pytestmark = [pytest.mark.prove, pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -110,6 +110,25 @@ def test_r7_and_when_all_has_ended_nothing_is_left_either(
     planted.write_bytes(b"\0".join(canary.forms(lambda _: [1, 22, 333, 4444, 5]).values()) + canary.core.encode())
     assert search.files(roots, cells.begun).finds
     planted.unlink()
+
+
+@pytest.mark.parametrize("code", ["ee", "kr"])
+def test_r10_the_log_is_whole_and_the_receipts_are_its_witnesses(
+    cells: Cells, code: str, receipts: Path, record_property: Record
+) -> None:
+    """After kills, crashes and restarts. Verified by a stranger, in an export, with the keys that were fetched before."""
+    cell, export = cells.cells[code], receipts / f"{code}-export"
+    assert cell.domicile("audit", "export", code, str(export)).code == 0
+    held = [word for file in sorted(receipts.glob(f"{code}-rcpt*")) for word in ("--against", str(file))]
+    jwks = receipts / f"{code}.jwks"
+    stranger = {**cell.house.environment, "DOMICILE_HOME": str(receipts / "empty")}
+    told = ran(
+        *(DOMICILE, "audit", "verify", code, "--at", str(export), "--jwks", str(jwks), "--json"), *held, environment=stranger
+    )
+    assert told.code == 0, told.out + told.err
+    assert held
+    record_property("records of the audit log verified", told.json()["records"])
+    record_property("receipts held against it", len(held) // 2)
 
 
 def test_r1_no_packet_went_abroad_or_came_from_there(cells: Cells, record_property: Record) -> None:
