@@ -23,7 +23,15 @@ SILENCE = {
 """The environment in which nothing phones home (R8)."""
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-"""The environment in which no model hub is asked, unless a tenant allows it (R8)."""
+"""The environment in which no model hub is asked (R8). Everything begins in it."""
+
+ONLINE = dict.fromkeys(OFFLINE, "0")
+"""Lifts that again, for what serves a tenant that allows hubs and for nothing else."""
+
+
+def hush() -> None:
+    """Give this process, and all that it starts, the silence. Before anything is imported that would talk."""
+    os.environ.update({**SILENCE, **OFFLINE})
 
 
 BOARD = "DOMICILE_BOARD"

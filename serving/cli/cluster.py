@@ -21,7 +21,7 @@ import psutil
 from serving.cli.processes import MARK, end, mark, ours, temporary
 from serving.engine import cores
 from serving.placement import CORES_LABEL, COUNTRY_LABEL
-from serving.settings import SILENCE, Settings
+from serving.settings import OFFLINE, SILENCE, Settings
 from tenants.private import create_private
 
 LOOPBACK = "127.0.0.1"
@@ -30,6 +30,12 @@ OBJECT_STORE_BYTES = 80 * 1024 * 1024
 NODE_CPUS = 64
 """A count that Ray subtracts from; cores are divided by label, not by this."""
 STOP_GRACE_S = 3.0
+
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+LOOPBACK_ONLY = {_CLUSTERS: "0"}
+"""Ray stays at 127.0.0.1, where it otherwise takes the machine's outward address and listens on every interface."""
+ADDS_NODES = {_CLUSTERS: "1"}
+"""Without it ``ray start`` adds no node; see :mod:`serving.cli.loopback_ray`."""
 
 
 class ClusterError(Exception):
@@ -68,6 +74,8 @@ class LocalCluster:
         """What every process of the cluster, and every driver that joins it, has in its environment."""
         return {
             **SILENCE,
+            **OFFLINE,
+            **LOOPBACK_ONLY,
             MARK: mark(self._settings.home),
             "DOMICILE_HOME": str(self._settings.home),
             "DOMICILE_COUNTRIES": str(self._settings.countries),
@@ -162,7 +170,9 @@ class LocalCluster:
     def _spawn(self, options: list[str], node: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [
-                str(Path(sys.executable).with_name("ray")),
+                sys.executable,
+                "-m",
+                "serving.cli.loopback_ray",
                 "start",
                 *options,
                 f"--node-ip-address={LOOPBACK}",
@@ -170,7 +180,7 @@ class LocalCluster:
                 "--disable-usage-stats",
                 f"--temp-dir={self._temporary(node)}",
             ],
-            env=self._inherited(),
+            env={**self._inherited(), **ADDS_NODES},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
