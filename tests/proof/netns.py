@@ -1,8 +1,8 @@
 """Network namespaces: a machine of its own for every country, as far as the network is concerned.
 
 A country's namespace has a loopback and one link, to the namespace of its callers, which forwards nothing. The link is
-also the country's default route: whatever tries to leave comes out there, where it is seen, and gets no further. Without a
-route the kernel would end such an attempt before there was a packet to see.
+also the country's default route: whatever tries to leave comes out there, where it is seen, and gets no further.
+Without a route the kernel would end such an attempt before there was a packet to see.
 """
 
 from __future__ import annotations

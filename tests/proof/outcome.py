@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.proof.rules import RULES, Proof, Rule
+from tests.proof.rules import RULES, Proof, Rule, belongs, proofs
 
 
 class Verdict(StrEnum):
@@ -81,7 +81,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 def judge(outcomes: Mapping[str, Outcome]) -> list[Judged]:
     """Hold what ran against what is named."""
-    return [Judged(rule, tuple(_tried(proof, outcomes) for proof in rule.proofs)) for rule in RULES]
+    return [Judged(rule, tuple(_tried(proof, outcomes) for proof in proofs(rule))) for rule in RULES]
 
 
 def counted(judged: Iterable[Judged]) -> Counter[Verdict]:
@@ -96,8 +96,3 @@ def _tried(proof: Proof, outcomes: Mapping[str, Outcome]) -> Tried:
         if not ran:
             missing.append(name)
     return Tried(proof, tuple(found), tuple(missing))
-
-
-def belongs(test: str, name: str) -> bool:
-    """Whether a test's id, parameters and all, is meant by a name in the map."""
-    return test == name or test.startswith((f"{name}[", f"{name}::"))

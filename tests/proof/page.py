@@ -120,20 +120,20 @@ def _overview(judged: Sequence[Judged]) -> str:
         f"<td>{_badge(each.verdict)}</td></tr>"
         for each in judged
     )
+    head = "".join(f'<th scope="col">{title}</th>' for title in ("Rule", "Guarantee", "Result"))
     words = "".join(f"<dt>{escape(word)}</dt><dd>{escape(means)}</dd>" for word, means in WORDS)
     return _section(
         "overview",
         "The guarantees",
-        f'<table><thead><tr><th scope="col">Rule</th><th scope="col">Guarantee</th><th scope="col">Result</th></tr></thead>'
-        f'<tbody>{rows}</tbody></table><dl class="facts">{words}</dl>',
+        f'<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table><dl class="facts">{words}</dl>',
     )
 
 
 def _rule(judged: Judged) -> str:
     rule = judged.rule
     return (
-        f'<section id="{rule.code}" class="rule" aria-labelledby="{rule.code}-h"><h2 id="{rule.code}-h"><span class="code">'
-        f"{rule.code}</span> {escape(rule.title)} {_badge(judged.verdict)}</h2>"
+        f'<section id="{rule.code}" aria-labelledby="{rule.code}-h"><h2 id="{rule.code}-h">'
+        f'<span class="code">{rule.code}</span> {escape(rule.title)} {_badge(judged.verdict)}</h2>'
         f'<p class="guarantee">{escape(rule.guarantee)}</p><ol class="proofs">{"".join(map(_proof, judged.tried))}</ol>'
         f'<p class="beyond"><b>What this does not show.</b> {escape(rule.beyond)}</p></section>'
     )
@@ -144,7 +144,8 @@ def _proof(tried: Tried) -> str:
     why = "".join(f'<p class="why">{escape(each)}</p>' for each in tried.why)
     return (
         f'<li class="{_TONE[tried.verdict]}"><p><span class="mark" aria-hidden="true">{_MARK[tried.verdict]}</span>'
-        f'<span class="said">{escape(tried.verdict.capitalize())}. </span>{escape(tried.proof.what)}</p>{seen}{why}{_tests(tried)}</li>'
+        f'<span class="said">{escape(tried.verdict.capitalize())}. </span>{escape(tried.proof.what)}</p>'
+        f"{seen}{why}{_tests(tried)}</li>"
     )
 
 
@@ -182,7 +183,8 @@ def _badge(verdict: Verdict) -> str:
 
 
 def _facts(entries: Iterable[tuple[str, str]]) -> str:
-    return f'<dl class="facts">{"".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in entries)}</dl>'
+    pairs = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in entries)
+    return f'<dl class="facts">{pairs}</dl>'
 
 
 def _list(texts: Iterable[str]) -> str:

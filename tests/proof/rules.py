@@ -1,13 +1,19 @@
-"""The closed map: each rule of residency, the guarantee it is to whoever is not an engineer, and the tests that prove it.
+"""The closed map: each rule of residency, what it guarantees in plain words, and the tests that prove it.
 
-``python -m tests.proof`` runs what is named here and tells the outcome in these words. That nothing named is missing, and that no
-rule is without a proof, is itself a test.
+``python -m tests.proof`` runs what is named here and tells the outcome in these words. That nothing named is missing,
+and that no rule is without a proof, is itself a test.
 """
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FURTHER = "Further tests that are named after this rule where the programs themselves are tested."
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +226,11 @@ RULES = (
                 (f"{APART}::test_r6_no_process_of_a_country_holds_anything_of_the_other",),
             ),
             Proof(
-                "Stores of one country were opened in the name of another, which has to be refused.",
+                "Stores of one country were opened in the name of another, which has to be refused. What one "
+                "country answered and refused had "
+                "to leave nothing with the other.",
                 (
+                    "tests/residency/test_r6_records.py",
                     "tests/tenants/test_ground.py::test_r6_a_ground_opens_no_other_country_s_store",
                     "tests/records/test_receipt_store.py::test_r6_a_file_has_one_country",
                 ),
@@ -344,6 +353,27 @@ RULES = (
         "any change shows.",
         (
             Proof(
+                "Strangers, on a network of their own and without any file of the country's, fetched receipts of "
+                "answers that they had "
+                "been given, and the country's public keys, and verified them.",
+                (f"{APART}::test_r10_a_stranger_verifies_an_answer_s_receipt",),
+            ),
+            Proof(
+                "After all kills, crashes and restarts the country's log was exported, and a stranger verified it "
+                "from the first record to "
+                "the last, with the receipts it held as witnesses.",
+                (f"{END}::test_r10_the_log_is_whole_and_the_receipts_are_its_witnesses",),
+            ),
+            Proof(
+                "Where nothing could be recorded, nothing was served. Receipts of other organisations and other "
+                "countries could not be had.",
+                (
+                    "tests/journeys/test_fake_records.py::test_where_nothing_can_be_recorded_nothing_is_served_and_nothing_is_lost",
+                    "tests/residency/test_r10_receipts.py",
+                    "tests/hostile/test_receipts.py",
+                ),
+            ),
+            Proof(
                 "Logs were falsified in every way: every single byte changed, records taken out, doubled, "
                 "exchanged, put in, cut off. Each "
                 "had to be found, and its place named.",
@@ -397,8 +427,41 @@ BEYOND = (
 )
 
 
+def proofs(rule: Rule) -> tuple[Proof, ...]:
+    """Those of the rule, and what else in the test suite carries its name: so nothing that does is left out."""
+    known = [test for proof in rule.proofs for test in proof.tests]
+    further = tuple(
+        test
+        for test in carrying(rule.code)
+        if not any(belongs(test, name) for name in known) and not test.startswith(JOURNEY)
+    )
+    return (*rule.proofs, Proof(FURTHER, further)) if further else rule.proofs
+
+
 def named() -> Iterator[str]:
     """Every test that is named, each once: the quick ones first, then the journey in its own order."""
-    tests = dict.fromkeys(test for rule in RULES for proof in rule.proofs for test in proof.tests)
+    tests = dict.fromkeys(test for rule in RULES for proof in proofs(rule) for test in proof.tests)
     yield from (test for test in tests if not test.startswith(JOURNEY))
     yield from JOURNEY
+
+
+def belongs(test: str, name: str) -> bool:
+    """Whether a test's id, parameters and all, is meant by a name in the map."""
+    return test == name or test.startswith((f"{name}[", f"{name}::"))
+
+
+def carrying(code: str) -> list[str]:
+    """Tests anywhere that are called after a rule."""
+    begins = f"test_{code.lower()}_"
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [
+        f"{path.relative_to(ROOT)}::{name}" for path in files for name in functions(path) if name.startswith(begins)
+    ]
+
+
+@cache
+def functions(file: Path) -> list[str]:
+    """The tests in a file, in their order."""
+    body = ast.parse(file.read_text()).body
+    found = [each.name for each in body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [name for name in found if name.startswith("test_")]

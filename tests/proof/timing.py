@@ -1,9 +1,9 @@
 """Whether somebody who times answers can tell two kinds of request apart: an effect with its interval, not a mean.
 
-The measure is what a listener could do with it. Shown one time of each kind, how often does he rightly say which is which?
-That is the area under the curve of Mann and Whitney's test: 50% is a coin, 100% is certainty. Whether it is small enough is asked
-as for two medicines that ought to act alike: the whole 90% interval must lie within :data:`BOUND` (two one-sided tests of 5%), so
-that a test which saw too little cannot pass.
+The measure is what a listener could do with it. Shown one time of each kind, how often is he right about which is
+which? That is the statistic of Mann and Whitney's test as a share: 50% is a coin, 100% is certainty. Whether it is
+small enough is asked as of two medicines that ought to act alike: the whole 90% interval must lie within :data:`BOUND`
+(two one-sided tests of 5%), so that a test which saw too little cannot pass.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The journey, first part: two countries apart, each a cell with real Ray and real vLLM, in service and under attack.
 
-The ``test_cells_…`` files are one story and run in their order. Every link is watched from before the countries start until after
-they have ended, and every request carries a word that must not be found anywhere afterwards.
+The ``test_cells_…`` files are one story and run in their order. Every link is watched from before the countries start
+until after they have ended, and requests carry a word that must not be found anywhere afterwards.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def test_r8_every_process_is_told_to_be_silent(cells: Cells, record_property: Re
 def test_r10_a_stranger_verifies_an_answer_s_receipt(
     cells: Cells, hello: dict[str, Any], code: str, receipts: Path, record_property: Record
 ) -> None:
-    """With the program, the receipt and the country's public keys, on another network and without the country's files."""
+    """With the program, the receipt and the country's public keys, on another network and with no file of its."""
     cell, jwks = cells.cells[code], receipts / f"{code}.jwks"
     jwks.write_bytes(cells.get(code, "/.well-known/jwks.json").content)
     stranger = {**cell.house.environment, "DOMICILE_HOME": str(receipts / "empty")}

@@ -80,12 +80,12 @@ def test_r9_times_do_not_tell_what_somebody_else_has_asked(cells: Cells, umbra: 
     assert not listener.different, f"times tell what somebody else has asked: {listener} of guesses are right"
     if not listener.alike:
         pytest.skip(
-            f"the machine was too busy to decide: {listener} of guesses are right, and {0.5 + BOUND:.0%} are allowed"
+            f"the machine was too busy to decide: {listener} of guesses are right, {0.5 + BOUND:.0%} are allowed"
         )
 
 
 def listened(client: httpx.Client, demo: str, umbra: str) -> tuple[float, float, float]:
-    """One round: times to the first token of umbra's request that demo made before, of a fresh one, of demo's own again."""
+    """One round. Times to the first token: umbra asks what demo has asked, and something fresh; demo asks again."""
     known, unknown = fresh(), fresh()
     first_token_s(client, demo, known)
     measured: dict[str, float] = {}

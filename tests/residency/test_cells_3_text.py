@@ -1,4 +1,4 @@
-"""The journey, third part: a word that nobody else would write, sent in every part of a request that a caller controls (R7)."""
+"""The journey, third part: a word that nobody else would write, wherever a caller may write anything (R7)."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_r7_one_that_leaves_in_the_middle_of_an_answer(
     cells: Cells, canary: Canary, hello: dict[str, Any], record_property: Record
 ) -> None:
     asked = {**hello, "max_tokens": 500, "ignore_eos": True, "stream": True}
-    with cells.world.entered(), cells.countries["ee"].http() as client:
-        with client.stream("POST", CHAT, json=asked) as answer:
-            next(answer.iter_lines())
+    home = cells.countries["ee"]
+    with cells.world.entered(), home.http() as client, client.stream("POST", CHAT, json=asked) as answer:
+        next(answer.iter_lines())
     record_property("callers with the word that left in the middle of an answer", 1)

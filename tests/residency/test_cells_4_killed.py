@@ -27,13 +27,13 @@ def test_r5_a_country_without_replicas_answers_503_and_the_other_does_not_notice
     home, abroad = cells.cells["ee"], cells.cells["kr"]
     before, processes = work(abroad), {one.pid for one in abroad.house.processes()}
     killed = replicas(home)
-    with cells.world.entered(), cells.countries["ee"].http() as client:
-        with client.stream("POST", "/v1/chat/completions", json={**hello, **LONG}) as answer:
-            lines = (line for line in answer.iter_lines() if line)
-            next(lines)
-            for pid in killed:
-                psutil.Process(pid).kill()
-            assert list(lines)[-1].startswith('data: {"error"')
+    asked = {"url": "/v1/chat/completions", "json": {**hello, **LONG}}
+    with cells.world.entered(), cells.countries["ee"].http() as client, client.stream("POST", **asked) as answer:
+        lines = (line for line in answer.iter_lines() if line)
+        next(lines)
+        for pid in killed:
+            psutil.Process(pid).kill()
+        assert list(lines)[-1].startswith('data: {"error"')
     refused = down_until_served(cells, hello)
     assert refused
     assert work(abroad) == before

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from tests.proof.canary import Canary, Search, Searched, changed
 from tests.proof.cells import Cells
-from tests.proof.circumstances import ROOT
+from tests.proof.rules import ROOT
 from tests.proof.within import measurements
 from tests.running import DOMICILE, MODEL, ran
 
@@ -116,14 +116,16 @@ def test_r7_and_when_all_has_ended_nothing_is_left_either(
 def test_r10_the_log_is_whole_and_the_receipts_are_its_witnesses(
     cells: Cells, code: str, receipts: Path, record_property: Record
 ) -> None:
-    """After kills, crashes and restarts. Verified by a stranger, in an export, with the keys that were fetched before."""
+    """After kills, crashes and restarts: an export, verified by a stranger with the keys that it fetched before."""
     cell, export = cells.cells[code], receipts / f"{code}-export"
     assert cell.domicile("audit", "export", code, str(export)).code == 0
     held = [word for file in sorted(receipts.glob(f"{code}-rcpt*")) for word in ("--against", str(file))]
     jwks = receipts / f"{code}.jwks"
     stranger = {**cell.house.environment, "DOMICILE_HOME": str(receipts / "empty")}
     told = ran(
-        *(DOMICILE, "audit", "verify", code, "--at", str(export), "--jwks", str(jwks), "--json"), *held, environment=stranger
+        *(DOMICILE, "audit", "verify", code, "--at", str(export), "--jwks", str(jwks), "--json"),
+        *held,
+        environment=stranger,
     )
     assert told.code == 0, told.out + told.err
     assert held
