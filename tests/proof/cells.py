@@ -63,8 +63,9 @@ class Cell:
         """Bring the country up, or what of it is missing."""
         ran = self.domicile("up", "--json", "--country", self.code, timeout_s=UP_TIMEOUT_S)
         assert ran.code == 0, ran.err[-3000:]
-        (one,) = ran.json()["countries"]  # type: ignore[misc]
-        return RunningCountry(one["country"], one["address"], one["key"])  # type: ignore[index]
+        countries: Any = ran.json()["countries"]
+        (one,) = countries
+        return RunningCountry(one["country"], one["address"], one["key"])
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from enum import StrEnum
 
 from tests.proof.rules import RULES, Proof, Rule, belongs, proofs
 
+NOT_RUN = "not all tests that belong here were run"
+
 
 class Verdict(StrEnum):
     """Worst first: what is made of several is the first of them."""
@@ -48,8 +50,8 @@ class Tried:
     @property
     def why(self) -> list[str]:
         """Reasons, each once."""
-        reasons = [each.why for each in self.outcomes if each.why]
-        return list(dict.fromkeys([*reasons, *(f"{test} did not run" for test in self.missing)]))
+        reasons = dict.fromkeys(each.why for each in self.outcomes if each.why)
+        return [*reasons, NOT_RUN] if self.missing else [*reasons]
 
     @property
     def seen(self) -> list[tuple[str, str]]:

@@ -69,9 +69,10 @@ def page(judged: Sequence[Judged], facts: Sequence[tuple[str, str]], began: date
 
 
 def _head(judged: Sequence[Judged], began: datetime, ended: datetime) -> str:
-    minutes = max(1, round((ended - began).total_seconds() / 60))
+    minutes = round((ended - began).total_seconds() / 60)
+    took = f"{minutes} minutes" if minutes > 1 else "a minute"
     return (
-        f'<header><p class="kicker">Domicile · {escape(_time(began))} · {minutes} minutes</p>'
+        f'<header><p class="kicker">Domicile · {escape(_time(began))} · {took}</p>'
         f"<h1>Proof of residency</h1><p>{escape(READ)}</p></header>{_conclusion(judged)}{_figures(judged)}"
     )
 
@@ -83,7 +84,7 @@ def _conclusion(judged: Sequence[Judged]) -> str:
     elif counts[Verdict.NOT_PROVEN]:
         tone, text = (
             "warn",
-            f"{counts[Verdict.PROVEN]} of {total} guarantees are proven, the others could not be tried in full here",
+            f"{counts[Verdict.PROVEN]} of {total} guarantees are proven, the others could not be tried in full",
         )
     else:
         tone, text = "good", f"All {total} guarantees are proven in this run"

@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.prove, pytest.mark.ray, pytest.mark.engine, pytest.mar
 
 Record = Callable[[str, object], None]
 RECOVERY_S = 240
+CHAT = "/v1/chat/completions"
 LONG = {"max_tokens": 3000, "ignore_eos": True, "stream": True}
 
 
@@ -27,8 +28,8 @@ def test_r5_a_country_without_replicas_answers_503_and_the_other_does_not_notice
     home, abroad = cells.cells["ee"], cells.cells["kr"]
     before, processes = work(abroad), {one.pid for one in abroad.house.processes()}
     killed = replicas(home)
-    asked = {"url": "/v1/chat/completions", "json": {**hello, **LONG}}
-    with cells.world.entered(), cells.countries["ee"].http() as client, client.stream("POST", **asked) as answer:
+    asked: dict[str, Any] = {"json": {**hello, **LONG}}
+    with cells.world.entered(), cells.countries["ee"].http() as client, client.stream("POST", CHAT, **asked) as answer:
         lines = (line for line in answer.iter_lines() if line)
         next(lines)
         for pid in killed:
