@@ -16,7 +16,7 @@ from serving.engine.arguments import device
 from serving.gateway.server import GatewayDeployment
 from serving.placement import COUNTRY_LABEL
 from serving.replicas.deployment import DRAIN_GRACE_S, CpuSlots, ReplicaDeployment
-from serving.settings import OFFLINE, SILENCE, Settings
+from serving.settings import OFFLINE, ONLINE, SILENCE, Settings
 from tenants.country import Country, Model
 
 GATEWAY = "gateway"
@@ -115,9 +115,9 @@ def placement(country: Country, model: Model) -> dict[str, Any]:
 
 def actor_options(country: Country, **resources: float) -> dict[str, Any]:
     """The label selector without a fallback, and the silence, for every actor of a country."""
-    offline = {} if country.residency.allow_hub else OFFLINE
+    hubs = ONLINE if country.residency.allow_hub else OFFLINE
     return {
         **resources,
         "label_selector": {COUNTRY_LABEL: country.code},
-        "runtime_env": {"env_vars": {**SILENCE, **OWN_CHILDREN, **offline}},
+        "runtime_env": {"env_vars": {**SILENCE, **OWN_CHILDREN, **hubs}},
     }

@@ -12,6 +12,7 @@ from functools import partial
 from time import monotonic
 from typing import Protocol
 
+from serving.records.telemetry.trace import span
 from serving.replicas.continuation import Told
 from serving.replicas.errand import Errand
 from serving.steps import record
@@ -65,9 +66,12 @@ async def answer(asked: Asked, house: House) -> AsyncIterator[Answer]:
         Failed: likewise, and also in the middle of the stream.
     """
     with house.record(asked) as entry:
-        caller = entry.called(house.authenticate(asked.headers))
-        site = house.residency.site_for(caller, asked.headers)
-        prompt = await asked.prompt(site)
+        with span("authenticate"):
+            caller = entry.called(house.authenticate(asked.headers))
+        with span("residency"):
+            site = house.residency.site_for(caller, asked.headers)
+        with span("read"):
+            prompt = await asked.prompt(site)
         site.grant(prompt)
         ends = monotonic() + site.country.slo.request_s
         errand = entry.sent(Errand(caller, accounted(prompt), asked.id, ends))

@@ -96,6 +96,7 @@ class Reason(Enum):
 
     # Ours.
     COUNTRY_UNAVAILABLE = (503, "server_is_overloaded", UNAVAILABLE)
+    FOREIGN_NODE_IN_CELL = (503, "foreign_node_in_cell", UNAVAILABLE)
     SERVER_IS_OVERLOADED = (503, "server_is_overloaded", UNAVAILABLE)  # noqa: PIE796 - told apart by __new__
     RECORDS_UNAVAILABLE = (503, "server_is_overloaded", UNAVAILABLE)  # noqa: PIE796 - told apart by __new__
     STREAM_INTERRUPTED = (503, "stream_interrupted", UNAVAILABLE)

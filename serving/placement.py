@@ -45,6 +45,16 @@ class Replica:
 
 
 @dataclass(frozen=True, slots=True)
+class Node:
+    """A living node of a Ray cluster."""
+
+    id: str
+    """A short name, for answers and logs."""
+    country: str
+    """What its label says; empty where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Want:
     """What a request needs of a replica."""
 
@@ -54,6 +64,11 @@ class Want:
     """Equal for requests that share a cacheable beginning. Already tied to the organisation (R9)."""
     prompt_tokens: int
     """An estimate: what a prefill costs where the prefix is not cached."""
+
+
+def strangers(country: str, nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """The nodes of other countries. A cell has none; a node without the label serves nobody, as a head does not."""
+    return tuple(node for node in nodes if node.country not in ("", country))
 
 
 def eligible(want: Want, replicas: Iterable[Replica]) -> list[Replica]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -26,8 +28,12 @@ from pydantic import (
 )
 
 from tenants.arguments import ALLOWED, judge
+from tenants.networks import apart, canonical, within
 
 PORT_BASE = 9000
+METRICS_PORT_BASE = 20000
+METRICS_PORTS = 10
+"""How many a country has: its gateway processes on a node, and a new one beside them in a roll-out."""
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (names them, binds nothing)
 """Hosts that mean every interface, and where a client on the same machine finds them."""
 
@@ -46,6 +52,20 @@ def _time_zone(name: str) -> str:
     except (KeyError, ValueError, OSError):
         raise ValueError("is not in the IANA time zone database") from None
     return name
+
+
+def _literal(url: str) -> str:
+    parts = urlsplit(url)
+    try:
+        port, host = parts.port, ip_address(parts.hostname or "")
+    except ValueError:
+        raise ValueError(
+            "must be http:// or https:// with an IP address: a name could be pointed abroad after this was looked at"
+        ) from None
+    plain = f"{parts.scheme}://[{host}]:{port}" if ":" in str(host) else f"{parts.scheme}://{host}:{port}"
+    if parts.scheme not in ("http", "https") or port is None or url.rstrip("/") != plain:
+        raise ValueError("must be http://ADDRESS:PORT or https://ADDRESS:PORT and nothing more")
+    return plain
 
 
 def _some(items: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -70,6 +90,7 @@ LocalPath = Annotated[Path, Strict(False), AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=4096)]
+NetworkName = Annotated[str, AfterValidator(canonical)]
 ArgumentName = Annotated[str, AfterValidator(judge), Field(json_schema_extra={"enum": sorted(ALLOWED)})]
 
 
@@ -208,16 +229,74 @@ class Slo(Described):
 
 
 class Residency(Described):
-    """What may come in from abroad. Nothing here lets anything out."""
+    """What is at home, and what may come in from abroad. Nothing here lets anything out."""
+
+    networks: Annotated[Listed[NetworkName], AfterValidator(_distinct), AfterValidator(apart)] = ()
+    """The country's own networks as CIDRs: where its nodes, its collector and its database are. Loopback always is."""
 
     allow_hub: bool = False
     """Let this country's nodes fetch models from a model hub abroad."""
+
+
+class Collector(Described):
+    """The country's own OpenTelemetry collector."""
+
+    endpoint: Annotated[str, AfterValidator(_literal)]
+    """Base URL of OTLP over HTTP, its host an address and no name: http://10.1.2.3:4318."""
+
+    certificate_authority: LocalPath | None = None
+    """For https: PEM file of the country's own authority. No other is trusted."""
+
+    @model_validator(mode="after")
+    def _authority_with_https(self) -> Self:
+        if self.endpoint.startswith("https:") == (self.certificate_authority is None):
+            raise ValueError("needs certificate_authority with https, and only there")
+        return self
+
+
+class Prometheus(Described):
+    """The private listener of a gateway's metrics. Whoever reaches it may read them."""
+
+    listen: Literal["loopback", "node"] = "loopback"
+    """node: on the node's own address, for a Prometheus on another node of the country."""
+
+    port: Annotated[int, Field(ge=1, le=65535 - METRICS_PORTS)] | None = None
+    """The first of ten ports, of which each gateway process takes one; 20000 plus ten times the country's ISO 3166-1
+    number when left out."""
+
+
+class Telemetry(Described):
+    """What the country's operators see of it. None of it goes abroad."""
+
+    collector: Collector | None = None
+    """Where traces, metrics and logs are sent; nowhere when left out."""
+
+    sampling: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.05
+    """Share of requests that are traced."""
+
+    threshold: Annotated[int, Field(ge=2, le=1000)] = 5
+    """An aggregate over fewer organisations than this is not told."""
+
+    prometheus: Prometheus = Prometheus()
 
 
 class Safety(Described):
     """Which safety policy applies."""
 
     policy: Literal["standard"] = "standard"
+
+
+def _at_home(telemetry: Telemetry, info: ValidationInfo) -> Telemetry:
+    residency = info.data.get("residency")
+    if telemetry.collector is None or not isinstance(residency, Residency):
+        return telemetry
+    host = urlsplit(telemetry.collector.endpoint).hostname or ""
+    if not within(host, residency.networks):
+        raise ValueError(
+            f"collector.endpoint {host} is not in residency.networks, so telemetry would leave the country: "
+            "name a collector in one of the country's own networks, or on loopback"
+        )
+    return telemetry
 
 
 def _admitted(model: Model, info: ValidationInfo) -> Model:
@@ -255,6 +334,7 @@ class Country(Described):
     gateway: Gateway = Gateway()
     slo: Slo = Slo()
     residency: Residency = Residency()
+    telemetry: Annotated[Telemetry, AfterValidator(_at_home)] = Telemetry()
     safety: Safety = Safety()
     models: Several[Annotated[Model, AfterValidator(_admitted)]]
 
@@ -272,6 +352,11 @@ class Country(Described):
     def port(self) -> int:
         """The gateway's port."""
         return self.gateway.port or PORT_BASE + self.numeric
+
+    @property
+    def metrics_port(self) -> int:
+        """The first port that gateways tell their metrics on."""
+        return self.telemetry.prometheus.port or METRICS_PORT_BASE + METRICS_PORTS * self.numeric
 
     @property
     def address(self) -> str:

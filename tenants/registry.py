@@ -10,6 +10,7 @@ from typing import Self
 from tenants.country import WILDCARDS, Country
 from tenants.document import read_as
 from tenants.errors import Problem, TenantError, suggestion
+from tenants.networks import Network, merged
 
 FILE_NAME = "tenant.yaml"
 
@@ -103,6 +104,18 @@ def _clashes(countries: Iterable[Country]) -> Iterator[Problem]:
             yield Problem(other.code, f"listens on port {one.port}, and so does {one.code}")
         if one.public_address == other.public_address:
             yield Problem(other.code, f"is reached at {one.public_address}, and so is {one.code}")
+        for network in _shared(one, other):
+            yield Problem(other.code, f"calls {network} its own network, and so does {one.code}")
+
+
+def _shared(one: Country, other: Country) -> list[Network]:
+    """The networks of the first country, as far as they are the other's too."""
+    others = merged(other.residency.networks)
+    return [
+        ours
+        for ours in merged(one.residency.networks)
+        if any(ours.version == theirs.version and ours.overlaps(theirs) for theirs in others)
+    ]
 
 
 def _same_host(one: str, other: str) -> bool:

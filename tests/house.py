@@ -28,11 +28,14 @@ from serving.records.receipts import Receipt, verify
 from serving.records.record import Kind
 from serving.records.refusals import Refusals
 from serving.records.tail import tail
+from serving.records.telemetry.telemetry import Telemetry
+from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
 from serving.replicas.table import Table
 from serving.settings import Settings
 from tenants.country import Country, Model, Source
+from tenants.country import Telemetry as Telling
 from tenants.ground import CountryGround
 from tenants.keyring import mint
 from tenants.organisation import Organisation, Plan
@@ -53,6 +56,10 @@ class _AnyPort(Country):
     def port(self) -> int:
         return 0
 
+    @property
+    def metrics_port(self) -> int:
+        return 0
+
 
 @dataclass
 class Stand:
@@ -61,6 +68,7 @@ class Stand:
     engine: FakeEngine
     server: ReplicaServer
     replica: Replica
+    telemetry: Telemetry
 
     async def vanish(self) -> None:
         """End as a process does that is killed: every connection breaks, nobody listens, nothing is said."""
@@ -82,6 +90,7 @@ class Land:
     ground: CountryGround
     table: Table
     service: Gateway
+    cell: Cell
     addresses: dict[str, str]
     stands: list[Stand] = field(default_factory=list)
     keys: dict[str, str] = field(default_factory=dict)
@@ -91,6 +100,11 @@ class Land:
     def gateway(self) -> Listener:
         """The public listener."""
         return self.service.listener
+
+    @property
+    def metrics(self) -> Listener:
+        """The private one."""
+        return self.service.metrics
 
     @property
     def journal(self) -> Journal:
@@ -178,16 +192,19 @@ async def lands(
     token_s: float = 0.0,
     context_length: int = 4096,
     limits: ListenerLimits = DEFAULT_LIMITS,
+    telling: Telling | None = None,
+    cell: Cell | None = None,
 ) -> AsyncIterator[list[Land]]:
     """Countries that serve. Each has the organisations ``acme`` and ``umbra``, and knows the others' addresses."""
     addresses: dict[str, str] = {}
     async with AsyncExitStack() as leaving:
         found = []
         for code in codes:
-            land = await _open(home / code, code, addresses, limits)
+            land = await _open(home / code, code, addresses, limits, cell or Cell(), telling or Telling())
             leaving.push_async_callback(land.service.stop)
             for number in range(replicas):
                 stand = await stood(land, f"{code}-{number}", FakeEngine(MODEL, context_length, token_s=token_s))
+                leaving.callback(stand.telemetry.close)
                 leaving.push_async_callback(stand.server.stop)
             land.report()
             found.append(land)
@@ -203,7 +220,9 @@ async def land(home: Path, code: str = "ee", **options: Any) -> AsyncIterator[La
 
 async def stood(land: Land, id: str, engine: FakeEngine) -> Stand:
     """One more replica of a country. The table does not know it yet."""
-    server = ReplicaServer(engine, land.cell_key, land.country.code, Refusals(land.journal.note))
+    telemetry = Telemetry.open(land.country, "domicile-replica", f"{land.country.code}-{id}")
+    refusals = Refusals(land.journal.note)
+    server = ReplicaServer(engine, land.cell_key, land.country.code, refusals, cell=land.cell, telemetry=telemetry)
     address = await server.start("127.0.0.1")
     facts = engine.facts()
     replica = Replica(
@@ -215,7 +234,7 @@ async def stood(land: Land, id: str, engine: FakeEngine) -> Stand:
         node=f"node-of-{id}",
         model_digest=DIGEST,
     )
-    stand = Stand(engine, server, replica)
+    stand = Stand(engine, server, replica, telemetry)
     land.stands.append(stand)
     return stand
 
@@ -252,19 +271,21 @@ def _cut(stand: Stand, tokens: int, how: str, lost: list[Stand]) -> None:
 _vanishing: set[asyncio.Task[None]] = set()
 
 
-async def _open(home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits) -> Land:
+async def _open(
+    home: Path, code: str, addresses: dict[str, str], limits: ListenerLimits, cell: Cell, telling: Telling
+) -> Land:
     shipped = load_country(SHIPPED / code)
     models = (
         Model(id=MODEL, source=Source(bundled=MODEL)),
         Model(id=NAMED, source=Source(bundled=MODEL), granted="named", replicas=0),
     )
-    country = _AnyPort.model_construct(**{**dict(shipped), "models": models})
+    country = _AnyPort.model_construct(**{**dict(shipped), "models": models, "telemetry": telling})
     settings = Settings(home=home, countries=SHIPPED)
     ground = CountryGround(settings.country(code), code)
     table = Table()
-    gateway = Gateway(country, settings, addresses, table, f"test{next(_sites)}", limits)
+    gateway = Gateway(country, settings, addresses, table, f"test{next(_sites)}", limits, cell)
     await gateway.start()
-    land = Land(country, ground, table, gateway, addresses)
+    land = Land(country, ground, table, gateway, cell, addresses)
     addresses[code] = land.url
     for organisation in ("acme", "umbra"):
         land.add_organisation(organisation)

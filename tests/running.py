@@ -126,9 +126,15 @@ def _title(process: psutil.Process) -> str:
 
 
 @contextmanager
-def standing(folder: Path, *codes: str, replicas: int = 1) -> Iterator[RunningHouse]:
-    """``domicile up`` for some countries, and ``domicile down`` at the end, whatever happened between."""
-    settings = _home(folder, codes, replicas)
+def standing(
+    folder: Path, *codes: str, replicas: int = 1, telemetry: Mapping[str, Mapping[str, object]] | None = None
+) -> Iterator[RunningHouse]:
+    """``domicile up`` for some countries, and ``domicile down`` at the end, whatever happened between.
+
+    Args:
+        telemetry: the section of that name in the files of the countries that shall have one.
+    """
+    settings = _home(folder, codes, replicas, telemetry or {})
     environment = {
         **os.environ,
         "DOMICILE_HOME": str(settings.home),
@@ -150,7 +156,7 @@ def standing(folder: Path, *codes: str, replicas: int = 1) -> Iterator[RunningHo
             process.send_signal(signal.SIGKILL)
 
 
-def _home(folder: Path, codes: Iterable[str], replicas: int) -> Settings:
+def _home(folder: Path, codes: Iterable[str], replicas: int, telemetry: Mapping[str, Mapping[str, object]]) -> Settings:
     """A home of its own with the model that is prepared once for all, and tenants on free ports."""
     home, countries = folder / "home", folder / "countries"
     home.mkdir(mode=0o700)
@@ -163,6 +169,8 @@ def _home(folder: Path, codes: Iterable[str], replicas: int) -> Settings:
         file = countries / code / "tenant.yaml"
         described = yaml.safe_load(file.read_text())
         described["gateway"] = {"port": free_port()}
+        if code in telemetry:
+            described["telemetry"] = telemetry[code]
         for model in described["models"]:
             model["replicas"] = replicas
         file.write_text(yaml.safe_dump(described, allow_unicode=True))

@@ -9,6 +9,7 @@ import typer
 from serving.cli.audit import audit_app
 from serving.cli.chat import chat
 from serving.cli.doctor import doctor
+from serving.cli.egress import egress_app
 from serving.cli.keys import key_app
 from serving.cli.loadtest import loadtest
 from serving.cli.models import models_app
@@ -17,6 +18,7 @@ from serving.cli.receipt import receipt_app
 from serving.cli.simulate import simulate
 from serving.cli.status import status
 from serving.cli.up import down, up
+from serving.settings import hush
 
 app = typer.Typer(
     name="domicile",
@@ -35,6 +37,7 @@ app.command()(simulate)
 app.add_typer(org_app, name="org")
 app.add_typer(key_app, name="key")
 app.add_typer(models_app, name="models")
+app.add_typer(egress_app, name="egress")
 app.add_typer(audit_app, name="audit")
 app.add_typer(receipt_app, name="receipt")
 
@@ -42,4 +45,5 @@ app.add_typer(receipt_app, name="receipt")
 def main() -> None:
     # What the command makes, and what every process that it starts makes, is its user's alone.
     os.umask(0o077)
+    hush()
     app()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Annotated
 
 import psutil
 import typer
 
 from serving.cli.checks import Check, Finding, Patient, Verdict, home, installation, machine, running, warn
 from serving.cli.cluster import LocalCluster
-from serving.cli.output import CHECK_FAILED, console, emit_json
+from serving.cli.findings import show
+from serving.cli.inspection import inspect
+from serving.cli.output import CHECK_FAILED, emit_json
 from serving.cli.tenancy import AsJson
 from serving.cli.up import DEFAULT_COUNTRIES
 from serving.settings import Settings
@@ -42,11 +45,20 @@ CHECKS: Mapping[str, Check] = {
     "leftovers": running.leftovers,
 }
 
-_COLOURS = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 
-
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    egress: Annotated[
+        str, typer.Option("--egress", metavar="CC", help="Show whom a country's processes here talk to, instead.")
+    ] = "",
+    watch: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="With --egress: look again and again for so long.")
+    ] = 0.0,
+    as_json: AsJson = False,
+) -> None:
     """Look for what is wrong here and say what to do about it. Exit code 1 when a check fails."""
+    if egress:
+        inspect(egress, watch, as_json)
+        return
     patient = _patient(Settings.from_environment())
     findings = {name: examine(check, patient) for name, check in CHECKS.items()}
     failed = any(finding.verdict is Verdict.FAIL for finding in findings.values())
@@ -55,7 +67,7 @@ def doctor(as_json: AsJson = False) -> None:
         emit_json({"ok": not failed, "checks": checks})
     else:
         for name, finding in findings.items():
-            _show(name, finding)
+            show(name, finding)
     if failed:
         raise typer.Exit(CHECK_FAILED)
 
@@ -88,14 +100,3 @@ def _readable(code: str, settings: Settings) -> Country | None:
         return find_country(settings.countries, code)
     except TenantError:
         return None
-
-
-def _show(name: str, finding: Finding) -> None:
-    first, *others = finding.found.splitlines()
-    colour = _COLOURS[finding.verdict]
-    console.print(f"[{colour}]{finding.verdict.value:4}[/]  {name:16}  ", end="")
-    console.print(first, markup=False, soft_wrap=True)
-    for line in others:
-        console.print(f"{'':24}{line}", markup=False, soft_wrap=True)
-    if finding.remedy:
-        console.print(f"{'':24}→ {finding.remedy}", markup=False, soft_wrap=True)

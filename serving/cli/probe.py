@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import json
 import ssl
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from tenants.country import Country
 
 TIMEOUT_S = 2.0
+LONGEST = 64 * 1024
 
 
 def ready(country: Country) -> bool:
@@ -18,12 +21,24 @@ def ready(country: Country) -> bool:
 
 def answered(country: Country, path: str) -> int | None:
     """The status that the address answers with; ``None`` where nobody does."""
+    return _asked(country, path)[0]
+
+
+def stopped(country: Country) -> str:
+    """Why the country's own address says that it has stopped serving; empty where it says no such thing."""
+    with suppress(ValueError, AttributeError):
+        return str(json.loads(_asked(country, "/readyz")[1]).get("reason", ""))
+    return ""
+
+
+def _asked(country: Country, path: str) -> tuple[int | None, bytes]:
     connection = _connection(country)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status
+        response = connection.getresponse()
+        return response.status, response.read(LONGEST)
     except (OSError, http.client.HTTPException):
-        return None
+        return None, b""
     finally:
         connection.close()
 

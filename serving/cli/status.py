@@ -11,7 +11,7 @@ import typer
 from serving.cli.cluster import ClusterError, LocalCluster, Record
 from serving.cli.inventory import actors, family_memory, titles
 from serving.cli.output import CHECK_FAILED, USAGE, console, emit_json, emit_table, errors, fail, note
-from serving.cli.probe import ready
+from serving.cli.probe import ready, stopped
 from serving.cli.tenancy import AsJson
 from serving.cli.up import CountryOption
 from serving.settings import Settings
@@ -142,19 +142,20 @@ def _standing(
     # A node without an application is what `up` has before it deploys.
     phase = "starting" if state.phase == "absent" and raylet is not None else state.phase
     names = dict.fromkeys([GATEWAY, *state.deployments, *(model.id for model in country.models)])
+    # Another program may answer at the address of a country that is not up.
+    serves = state.phase != "absent" and ready(country)
     return Standing(
         country=country.code,
         address=country.address,
         phase=phase,
-        # Another program may answer at the address of a country that is not up.
-        ready=state.phase != "absent" and ready(country),
+        ready=serves,
         replicas=state.deployments,
         processes={name: pids for name, pids in actors(titles, country.code, names).items() if pids},
         memory_mib=family_memory(raylet) // MIB if raylet is not None else 0,
         organisations=organisations,
         live_keys=keys,
         drift=state.drift,
-        message=state.message,
+        message=state.message if serves or state.phase == "absent" else state.message or stopped(country),
         raylets=[] if raylet is None else [raylet],
         store=str(CountryGround(settings.country(country.code), country.code).store_path),
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from serving.cli.cells import NotAlone, alone
 from serving.cli.cluster import LOOPBACK, ClusterError, LocalCluster, Record
 from serving.cli.demo import demo_key
 from serving.cli.deployments import deploying, taking_down
@@ -67,6 +68,7 @@ def up(
     try:
         registry = Registry.load(settings.countries)
         chosen = registry.select(country or DEFAULT_COUNTRIES)
+        alone(chosen, [registry.get(code) or code for code in cluster.raylets() if code])
         _prepare(chosen, settings)
         for one in chosen:
             _validate(one, settings)
@@ -79,7 +81,7 @@ def up(
                 _wait(chosen, bar, timeout)
     except TenantError as error:
         fail(str(error), USAGE)
-    except (ArgumentsRefused, ModelError, ClusterError, GroundError) as error:
+    except (ArgumentsRefused, ModelError, ClusterError, GroundError, NotAlone) as error:
         fail(str(error))
     if as_json:
         emit_json({"countries": [_described(one, keys[one.code]) for one in chosen]})

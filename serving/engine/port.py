@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from time import time_ns
 from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,6 +32,24 @@ class NoClaim(RuntimeError):
     """Somebody reached the engine without a claim. Nothing was generated."""
 
 
+@dataclass(slots=True)
+class Moments:
+    """What one generation of a traced request came to, and when: nanoseconds since the epoch, 0 where it did not.
+
+    Its engine writes it down as it happens, whoever traces reads it when the request has ended.
+    """
+
+    asked: int
+    admitted: int = 0
+    """It had its turn."""
+    first: int = 0
+    """Its first token came, where the engine shows it before the last."""
+    ended: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    answer_tokens: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimFacts:
     """What an engine may know of a checked claim."""
@@ -46,6 +65,15 @@ class ClaimFacts:
     """The organisation's share of an engine that others want too, over theirs."""
     body_bytes: int = 0
     """Size of the request's body, 0 where it is not known."""
+    moments: list[Moments] | None = None
+    """Grows with each generation of a request that is traced; ``None`` for one that is not."""
+
+    def watched(self) -> Moments | None:
+        """Where to write down what a generation that begins now comes to; ``None`` where nobody wants to know."""
+        if self.moments is None:
+            return None
+        self.moments.append(Moments(time_ns()))
+        return self.moments[-1]
 
 
 @dataclass(frozen=True, slots=True)

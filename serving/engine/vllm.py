@@ -16,6 +16,7 @@ from dataclasses import fields
 from functools import partial
 from http import HTTPStatus
 from itertools import count
+from time import time_ns
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -45,7 +46,7 @@ from serving.batching.steptime import PROFILE_ANSWER, PROFILE_PROMPTS, PROFILE_S
 from serving.engine.arguments import DEFAULT_SLO, ArgumentsRefused, Description
 from serving.engine.grammars import GrammarGate, GrammarRefused
 from serving.engine.paced import Core, new_board
-from serving.engine.port import GENERATING, ClaimFacts, EngineDead, EngineFacts, Load, guarded, require_claim
+from serving.engine.port import GENERATING, ClaimFacts, EngineDead, EngineFacts, Load, Moments, guarded, require_claim
 from serving.engine.spending import Cost, Spending
 from serving.engine.turnaway import Turnaway, TurnedAway, foreseeing, heeding
 from serving.settings import BOARD
@@ -76,15 +77,17 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
         salted = {**prompt, "cache_salt": claim.cache_salt}
         tokens = _expected_tokens(salted, sampling_params)
         whole = sampling_params.output_kind is RequestOutputKind.FINAL_ONLY
+        moments = claim.watched()
         self.outstanding_tokens += tokens
         try:
             async with (
                 self._turn(claim, salted, sampling_params) as (turn, params),
                 aclosing(super().generate(salted, params, request_id, **options)) as outputs,
             ):
+                hear = turn if moments is None else _Watched(turn, moments, params.output_kind)
                 async for output in outputs:
                     _refuse_abort(output)
-                    turn(output)
+                    hear(output)
                     if output.finished or not whole:
                         yield output
         finally:
@@ -191,6 +194,29 @@ class _Progress:
             self._turn.answered(new)
         if output.finished:
             self._turn.ended()
+
+
+class _Watched:
+    """Writes down, for the trace of a request, when its generation came to what."""
+
+    def __init__(self, hear: Callable[[RequestOutput], None], moments: Moments, kind: RequestOutputKind) -> None:
+        self._hear = hear
+        self._moments = moments
+        self._kind = kind
+        moments.admitted = time_ns()
+
+    def __call__(self, output: RequestOutput) -> None:
+        self._hear(output)
+        moments = self._moments
+        tokens = sum(len(choice.token_ids) for choice in output.outputs)
+        delta = self._kind is RequestOutputKind.DELTA
+        moments.answer_tokens = moments.answer_tokens + tokens if delta else max(moments.answer_tokens, tokens)
+        if tokens and not moments.first and self._kind is not RequestOutputKind.FINAL_ONLY:
+            moments.first = time_ns()
+        if output.finished:
+            moments.ended = time_ns()
+            moments.prompt_tokens = len(output.prompt_token_ids or ())
+            moments.cached_tokens = output.num_cached_tokens or 0
 
 
 def _foreseen(core: Core | None, scope: Scope) -> Turnaway | None:

@@ -27,6 +27,7 @@ from serving.gateway.problems import error_event, problem
 from serving.gateway.request import ENDPOINTS, REQUEST_ID, Request, new_request_id
 from serving.gateway.sse import Events, Layer, Refusals, ResponseEvents, Tail, UsageNull, error_frame
 from serving.http.protocol import LEAVING, Leaving
+from serving.records.telemetry.logs import fault
 from serving.replicas.continuation import Told, possible
 from serving.replicas.table import Table
 from serving.replicas.upstream import Rejected
@@ -77,7 +78,8 @@ class Door:
         except Exception as error:
             # Where, but not what: an error's text may quote a prompt or an answer (R7).
             place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("%s of %s at %s:%s", type(error).__name__, request.id, place.filename, place.lineno)
+            where = (request.id, place.filename, place.lineno)
+            log.error("%s of %s at %s:%s", type(error).__name__, *where, extra=fault(error))
             await self._tell(request, Failed(Reason.INTERNAL_ERROR), send)
 
     async def _generate(self, request: Request, send: Send) -> None:
@@ -88,6 +90,7 @@ class Door:
                     first = await anext(reply.stream, b"")
                 except Rejected as rejected:
                     raise _translated(request, reply.prompt, rejected) from rejected
+                reply.entry.visit.answered()
                 took = _took(begun)
                 if reply.prompt.stream:
                     await self._stream(request, reply, first, took, send)
@@ -139,6 +142,7 @@ class Door:
         for _ in range(MAX_RESUMED):
             if told is None or not isinstance(ended, Failed):
                 break
+            entry.visit.resumed()
             tail = self._tail(reply)
             async with aclosing(reply.resume(told)) as rest:
                 ended = self._ended(request, reply, tail, await way.relayed(rest, Events(b""), tail))

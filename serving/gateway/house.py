@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 from serving.chat import House
 from serving.errors import Reason, Refused
@@ -14,6 +16,11 @@ from serving.http.listener import Listener, Problem
 from serving.http.protocol import DEFAULT_LIMITS, ListenerLimits
 from serving.records.journal import Journal
 from serving.records.placements import Placements
+from serving.records.telemetry import metrics
+from serving.records.telemetry.instruments import Instruments, Labels
+from serving.records.telemetry.listener import LOOPBACK, private
+from serving.records.telemetry.visit import Visits
+from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
 from serving.replicas.table import Table
 from serving.replicas.upstream import Upstream
@@ -29,7 +36,14 @@ from tenants.ground import CountryGround
 
 
 def house(
-    country: Country, settings: Settings, addresses: Mapping[str, str], table: Table, journal: Journal, site: str
+    country: Country,
+    settings: Settings,
+    addresses: Mapping[str, str],
+    table: Table,
+    journal: Journal,
+    visits: Visits,
+    site: str,
+    cell: Cell,
 ) -> House:
     """The steps of one country, on its own ground."""
     ground = CountryGround(settings.country(country.code), country.code)
@@ -41,16 +55,16 @@ def house(
         country=country.code,
     )
     return House(
-        record=Recording(journal, relay, site),
+        record=Recording(journal, visits, relay, site),
         authenticate=Authenticator(country, ground.keyring(), addresses),
-        residency=Residency(country),
+        residency=Residency(country, cell),
         relay=relay,
         resume=Resume(relay, country.code),
     )
 
 
 class Gateway:
-    """A country's public listener, and its records, which begin before it and end after it."""
+    """A country's public listener and its private one, and its records, which begin before them and end after them."""
 
     def __init__(
         self,
@@ -60,20 +74,28 @@ class Gateway:
         table: Table,
         place: str,
         limits: ListenerLimits = DEFAULT_LIMITS,
+        cell: Cell | None = None,
+        private_host: str = LOOPBACK,
     ) -> None:
         """
         Args:
             place: a short name of where this gateway stands.
+            private_host: where Prometheus reads the metrics.
 
         Raises:
             RecordsUnavailable: nothing could be recorded, so nothing is served.
+            OSError: the authority of the country's collector cannot be read.
         """
         messages.load()
         site = f"{country.code}-{place}"
         tls = country.gateway.tls
         self.journal = Journal.for_country(country, settings).start()
-        self._house = house(country, settings, addresses, table, self.journal, site)
+        self.telemetry = self.journal.telemetry("domicile-gateway", site)
+        visits = Visits(self.telemetry)
+        self._house = house(country, settings, addresses, table, self.journal, visits, site, cell or Cell())
         table.watch(Placements(self.journal, site))
+        _watch(self.telemetry.instruments, self.journal, country, table)
+        self._private = private_host, country.metrics_port
         self.listener = Listener(
             Door(country, self._house, table, site),
             host=country.gateway.host,
@@ -90,13 +112,16 @@ class Gateway:
 
     async def start(self) -> None:
         """Listen. Raises as :meth:`serving.http.listener.Listener.start` does."""
+        self.metrics = await private(self.telemetry.page, *self._private)
         await self.listener.start()
 
     async def stop(self, grace_s: float = 0.0) -> bool:
         """Let requests finish for up to ``grace_s``, then leave no record unwritten. ``False`` where one was lost."""
         await self.listener.stop(grace_s)
         await self._house.record.drain()
+        await self.metrics.stop()
         # On this thread: nobody is served any more, and a process that exits starts no other.
+        self.telemetry.close()
         return self.journal.close()
 
 
@@ -110,3 +135,20 @@ def _problem_in(country: Country, site: str, record: Recording) -> Problem:
         return answer.status, [*answer.headers, *signature(country, site)], answer.body
 
     return told
+
+
+def _watch(instruments: Instruments, journal: Journal, country: Country, table: Table) -> None:
+    """Tell how the gateway's surroundings stand, whenever somebody reads it."""
+    instruments.read(metrics.REPLICAS, partial(_replicas, country, table))
+    instruments.read(metrics.AUDIT_WAITING, lambda: {(): float(journal.waiting)})
+    instruments.read(metrics.AUDIT_HEALTHY, lambda: {(): float(journal.healthy)})
+
+
+def _replicas(country: Country, table: Table) -> dict[Labels, float]:
+    """How many there are of each model, by how they stand; none is a figure too."""
+    found: Counter[Labels] = Counter()
+    for model in country.models:
+        found[model.id, "serving"] = 0
+        for replica in table.replicas(model.id):
+            found[model.id, "draining" if replica.draining else "serving" if replica.healthy else "unreachable"] += 1
+    return {labels: float(count) for labels, count in found.items()}

@@ -80,6 +80,8 @@ def pages(country: Country, house: House, table: Table) -> FastAPI:
 
     @app.get("/readyz")
     async def ready() -> JSONResponse:
+        if house.residency.cell.strangers:
+            return JSONResponse({"status": "stopped", "reason": house.residency.cell.told}, status_code=503)
         if not house.record.journal.healthy:
             return JSONResponse({"status": "records unavailable"}, status_code=503)
         missing = sorted({model.id for model in country.models if model.replicas} - table.models())

@@ -12,7 +12,9 @@ from ray.serve.handle import DeploymentHandle
 
 from serving.gateway.house import Gateway
 from serving.records.journal import CLOSE_S
+from serving.records.telemetry.listener import LOOPBACK
 from serving.replicas import ground
+from serving.replicas.cell import Cell
 from serving.settings import Settings
 from tenants.country import Country
 
@@ -34,6 +36,7 @@ class GatewayDeployment:
         """
         Raises:
             ForeignGround: the node is not the country's.
+            Unseen: the cell's nodes cannot be listed.
             PortTaken: somebody else listens on the country's address.
             RecordsUnavailable: nothing could be recorded there.
         """
@@ -43,7 +46,12 @@ class GatewayDeployment:
         ground.stand_in(country.code)
         # A handle makes its router, which fills the table, when it is first given options.
         self._handles = [handle.options(method_name="ready") for handle in replicas.values()]
-        self._gateway = Gateway(country, settings, addresses, live, ground.site())
+        self._cell = await Cell.watched(country, ground.nodes)
+        private = LOOPBACK if country.telemetry.prometheus.listen == "loopback" else ground.address()
+        self._gateway = Gateway(
+            country, settings, addresses, live, ground.site(), cell=self._cell, private_host=private
+        )
+        self._gateway.telemetry.hear_logs()
         await self._gateway.start()
         self._loop = asyncio.get_running_loop()
         # Ray turns SIGTERM into an orderly exit of the main thread; this runs there, while the loop still serves.
@@ -60,6 +68,7 @@ class GatewayDeployment:
         """Serve's orderly end: accept nothing more, let running answers finish, leave no record unwritten."""
         if hasattr(self, "_gateway"):
             await self._gateway.stop(DRAIN_GRACE_S)
+            self._cell.close()
 
     def _stop_at_exit(self) -> None:
         if self._loop.is_running():

@@ -252,7 +252,8 @@ class GuardedProtocol(HttpToolsProtocol):
         except Exception as error:
             # Where, but not what: an error's text may quote a prompt (R7).
             place = traceback.extract_tb(error.__traceback__)[-1]
-            logger.error("%s from the application at %s:%s", type(error).__name__, place.filename, place.lineno)
+            where = (place.filename, place.lineno)
+            logger.error("%s from the application at %s:%s", type(error).__name__, *where, extra={"fault": error})
         finally:
             cycle.on_response = _nothing
             if not (cycle.response_complete or cycle.disconnected):

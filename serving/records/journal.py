@@ -16,6 +16,7 @@ from serving.records.receipts import Answered
 from serving.records.record import Record
 from serving.records.recorder import Recorder
 from serving.records.sqlite_receipts import SqliteReceipts
+from serving.records.telemetry.telemetry import Service, Telemetry
 from serving.settings import Settings
 from tenants.country import Country
 
@@ -29,6 +30,7 @@ class Journal:
     def __init__(self, country: Country, ground: RecordsGround) -> None:
         """Use :meth:`for_country`."""
         self.country = country.code
+        self._described = country
         self.policy_digest = country.policy_digest
         self.ground = ground
         self._recorder: Recorder | None = None
@@ -54,6 +56,14 @@ class Journal:
     def waiting(self) -> int:
         """How many entries were noted and are not on disk yet."""
         return 0 if self._recorder is None else self._recorder.waiting
+
+    def telemetry(self, service: Service, site: str) -> Telemetry:
+        """What this process tells the country's collector and Prometheus. The caller closes it.
+
+        Raises:
+            OSError: the authority of the country's collector cannot be read.
+        """
+        return Telemetry.open(self._described, service, site)
 
     def note(self, entry: Record | Answered) -> None:
         """Record this in the background, in microseconds. Raises ``ValueError`` for what no record may hold."""

@@ -47,6 +47,8 @@ class Claim:
     """When the claim itself stops being accepted."""
     weight: float = 1.0
     """The organisation's share of an engine that others want too, over theirs."""
+    trace: str = ""
+    """The ``traceparent`` to carry on (W3C Trace Context); empty where the request is not traced."""
 
 
 class CellKey:
@@ -68,6 +70,7 @@ class CellKey:
             claim.deadline,
             claim.expiry,
             claim.weight,
+            claim.trace,
         )
         signed = _VERSION + b"." + urlsafe_b64encode(orjson.dumps(fields))
         return (signed + b"." + self._mac(signed)).decode()
@@ -83,10 +86,10 @@ class CellKey:
         genuine = len(token) <= LONGEST and hmac.compare_digest(mac, self._mac(signed))
         if not genuine or not signed.startswith(_VERSION + b"."):
             raise ClaimRejected("forged_claim")
-        country, organisation, request_id, service_class, path, deadline, expiry, weight = orjson.loads(
+        country, organisation, request_id, service_class, *rest = orjson.loads(
             urlsafe_b64decode(signed[len(_VERSION) + 1 :])
         )
-        return Claim(country, organisation, request_id, ServiceClass(service_class), path, deadline, expiry, weight)
+        return Claim(country, organisation, request_id, ServiceClass(service_class), *rest)
 
     def _mac(self, signed: bytes) -> bytes:
         return urlsafe_b64encode(hmac.digest(self._claims, signed, "sha256"))

@@ -16,6 +16,7 @@ from serving.placement import CORES_LABEL
 from serving.records.journal import CLOSE_S, Journal
 from serving.records.refusals import Refusals
 from serving.replicas import ground
+from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
 from serving.replicas.server import ReplicaServer
 from serving.settings import Settings
@@ -46,6 +47,7 @@ class ReplicaDeployment:
         """
         Raises:
             ForeignGround: the node is not the country's.
+            Unseen: the cell's nodes cannot be listed.
             ArgumentsRefused, ModelError: the tenant's file asks for what cannot be started.
             RecordsUnavailable: nothing could be recorded there.
         """
@@ -62,7 +64,12 @@ class ReplicaDeployment:
         key = CellKey(CountryGround(settings.country(country.code), country.code).cell_key())
         self._journal = Journal.for_country(country, settings).start()
         self._refusals = Refusals(self._journal.note)
-        self._server = ReplicaServer(self._engine, key, country.code, self._refusals)
+        self._telemetry = self._journal.telemetry("domicile-replica", f"{country.code}-{ground.site()}")
+        self._telemetry.hear_logs()
+        self._cell = await Cell.watched(country, ground.nodes)
+        self._server = ReplicaServer(
+            self._engine, key, country.code, self._refusals, cell=self._cell, telemetry=self._telemetry
+        )
         self._address = await self._server.start(settings.private_host or ground.address())
         # After the engine has read the files: what it loaded is then still in the machine's memory.
         remembered = settings.country(country.code) / CHECKPOINTS
@@ -115,6 +122,7 @@ class ReplicaDeployment:
         if hasattr(self, "_address"):
             await self._server.drain(DRAIN_GRACE_S)
             await self._server.stop()
+            self._cell.close()
             self._leave_records()
 
     def _drain_at_exit(self) -> None:
@@ -128,5 +136,6 @@ class ReplicaDeployment:
 
     def _leave_records(self) -> None:
         # On this thread: nobody is served any more, and a process that exits starts no other.
+        self._telemetry.close()
         self._refusals.settle()
         self._journal.close()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import resource
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import ray
 
-from serving.placement import COUNTRY_LABEL
+from serving.placement import COUNTRY_LABEL, Node
+from serving.replicas.cell import Unseen
 
 
 class ForeignGround(RuntimeError):
@@ -41,6 +43,19 @@ def _dump_nothing() -> None:
         Path("/proc/self/coredump_filter").write_text("0")
 
 
+def nodes() -> list[Node]:
+    """The living nodes of the cluster, as its head knows them. Asks over the network.
+
+    Raises:
+        Unseen: the head does not answer.
+    """
+    try:
+        known: list[dict[str, Any]] = ray.nodes()
+    except ray.exceptions.RayError as error:
+        raise Unseen(type(error).__name__) from error
+    return [Node(_short(each["NodeID"]), each["Labels"].get(COUNTRY_LABEL, "")) for each in known if each["Alive"]]
+
+
 def address() -> str:
     """The node's own address, for gateways on the country's other nodes."""
     host: str = ray.util.get_node_ip_address()
@@ -49,4 +64,8 @@ def address() -> str:
 
 def site() -> str:
     """A short name of the node, for answers and audit."""
-    return str(ray.get_runtime_context().get_node_id())[:8]
+    return _short(ray.get_runtime_context().get_node_id())
+
+
+def _short(node_id: str) -> str:
+    return str(node_id)[:8]

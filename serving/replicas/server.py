@@ -18,6 +18,10 @@ from starlette.types import Receive, Scope, Send
 from serving.engine.port import METRICS, ClaimFacts, Engine, claimed
 from serving.http.listener import Listener
 from serving.records.refusals import Refusals
+from serving.records.telemetry.logs import fault
+from serving.records.telemetry.replica import Carried
+from serving.records.telemetry.telemetry import Telemetry
+from serving.replicas.cell import Cell
 from serving.replicas.claim import HEADER, CellKey, Claim, ClaimRejected, Doorkeeper
 from serving.types import SPENT, TOKENIZE, Address, Endpoint
 
@@ -34,13 +38,25 @@ _NO_PATH = "no such path on a replica"
 class ReplicaServer:
     """Serves one engine to the gateways of one country, and to nobody else."""
 
-    def __init__(self, engine: Engine, key: CellKey, country: str, refusals: Refusals) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        key: CellKey,
+        country: str,
+        refusals: Refusals,
+        *,
+        cell: Cell | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> None:
         """
         Args:
             refusals: where claims that were rejected are told, of the country's own journal.
+            telemetry: who is told of the requests that their gateway traces.
         """
         self._refusals = refusals
+        self._telemetry = telemetry
         self._engine = engine
+        self._cell = cell or Cell()
         self._key = key
         self._door = Doorkeeper(key, country)
         self._listener: Listener | None = None
@@ -78,11 +94,14 @@ class ReplicaServer:
         claim = self._admitted(scope)
         if claim is None:
             return await _refuse(send, 403, "a valid claim of this country is required")
+        if self._cell.strangers:
+            return await _refuse(send, 503, f"this cell is not its country's alone: {self._cell.told}")
         if scope["path"] == SPENT:
             return await self._account(claim, send)
         if self.draining:
             return await _refuse(send, 503, "this replica is draining")
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name in _PASSED]
+        carried = self._carried(claim)
         facts = ClaimFacts(
             organisation=claim.organisation,
             request_id=claim.request_id,
@@ -91,13 +110,16 @@ class ReplicaServer:
             cache_salt=self._key.cache_salt(claim.organisation),
             weight=claim.weight,
             body_bytes=int(dict(scope["headers"]).get(b"content-length", b"0")),
+            moments=carried.moments if carried else None,
         )
         self._enter()
         try:
             with claimed(facts):
-                await self._ask_engine(scope, receive, send)
+                await self._ask_engine(scope, receive, carried.noting(send) if carried else send)
         finally:
             self._leave()
+            if carried is not None:
+                carried.end()
 
     async def _account(self, claim: Claim, send: Send) -> None:
         """What the claim's request has cost, also while draining."""
@@ -117,6 +139,11 @@ class ReplicaServer:
         else:
             await self._ask_engine({**scope, "headers": [], "query_string": b""}, receive, send)
 
+    def _carried(self, claim: Claim) -> Carried | None:
+        """The trace of the request, where it has one: it is believed, for it is in the claim."""
+        trace = self._telemetry.carried_on(claim.trace) if self._telemetry is not None else None
+        return Carried(trace) if trace is not None else None
+
     def _admitted(self, scope: Scope) -> Claim | None:
         token = dict(scope["headers"]).get(_CLAIM, b"").decode("latin-1")
         try:
@@ -132,7 +159,9 @@ class ReplicaServer:
         except Exception as error:
             # Where, but not what: an error's text may quote a prompt (R7). The listener sees an answer left undone.
             place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("%s from the engine at %s:%s", type(error).__name__, place.filename, place.lineno)
+            log.error(
+                "%s from the engine at %s:%s", type(error).__name__, place.filename, place.lineno, extra=fault(error)
+            )
 
     def _enter(self) -> None:
         self.in_flight += 1

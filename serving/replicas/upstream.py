@@ -14,6 +14,7 @@ from typing import cast
 
 import httptools
 
+from serving.records.telemetry.faults import LATE, LOST, fault_of
 from serving.types import Address
 
 CONNECT_TIMEOUT_S = 2.0
@@ -27,13 +28,19 @@ _KEEP_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 3}
 class Unreachable(Exception):
     """Nobody answers there. Nothing was asked, so another may be."""
 
+    fault = LOST
+
 
 class Broken(Exception):
     """The connection was lost after the request had been sent, or what came over it was no answer to it."""
 
+    fault = LOST
+
 
 class Late(Broken):
     """The answer was not whole in time. The replica may be well."""
+
+    fault = LATE
 
 
 class Rejected(Exception):
@@ -44,6 +51,11 @@ class Rejected(Exception):
         self.status = status
         self.body = body
         self.context_length = context_length
+
+    @property
+    def fault(self) -> str:
+        """As its trace is told of it."""
+        return fault_of(self.status)
 
 
 class Exchange(asyncio.Protocol):

@@ -20,6 +20,7 @@ from serving.records.journal import Journal
 from serving.records.receipts import Answered, Outcome, new_receipt_id
 from serving.records.record import Value
 from serving.records.refusals import Refusals
+from serving.records.telemetry.visit import UNKNOWN, End, Visit, Visits
 from serving.replicas.continuation import Told
 from serving.replicas.errand import Errand
 from serving.types import Caller, Endpoint, Usage
@@ -35,6 +36,7 @@ _RULES = {
     Reason.INVALID_API_KEY: "authenticate",
     Reason.INCORRECT_HOSTNAME: "r3",
     Reason.DATA_RESIDENCY_MISMATCH: "r3",
+    Reason.FOREIGN_NODE_IN_CELL: "r2",
     Reason.COUNTRY_UNAVAILABLE: "r5",
     Reason.RECORDS_UNAVAILABLE: "r10",
     Reason.MODEL_NOT_FOUND: "grant",
@@ -78,8 +80,10 @@ class Counts(Protocol):
 class Entry:
     """One request's page, filled in as it goes."""
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: Asked, visit: Visit) -> None:
         self.asked = asked
+        self.visit = visit
+        """Hears of the same, for the metrics and the trace."""
         self.receipt = new_receipt_id(time.time_ns() // 1_000_000)
         self.caller: Caller | None = None
         self.errand: Errand | None = None
@@ -123,13 +127,15 @@ class Entry:
 class Recording:
     """Notes the requests of one gateway in its country's journal."""
 
-    def __init__(self, journal: Journal, counts: Counts, site: str) -> None:
+    def __init__(self, journal: Journal, visits: Visits, counts: Counts, site: str) -> None:
         """
         Args:
+            visits: where the metrics are kept.
             site: where this gateway stands, as ``x-domicile-site`` has it.
         """
         self.journal = journal
         self.refusals = Refusals(journal.note)
+        self._visits = visits
         self._counts = counts
         self._site = site
         self._asking: set[asyncio.Task[None]] = set()
@@ -141,7 +147,7 @@ class Recording:
         Raises:
             Failed: it could not be recorded, so it is not let in.
         """
-        entry = Entry(asked)
+        entry = Entry(asked, self._visits.begin(asked.endpoint, asked.id))
         try:
             if not self.journal.healthy:
                 country = self.journal.country.upper()
@@ -159,7 +165,10 @@ class Recording:
             known |= {"endpoint": _word(entry.asked.endpoint), "duration_ms": entry.duration_ms}
             if entry.caller is not None:
                 known |= {"organisation": entry.caller.organisation, "key": entry.caller.key_id}
-        self.refusals.note(request, _RULES.get(error.reason, "validate"), error.reason.key, **known)
+        rule = _RULES.get(error.reason, "validate")
+        caller = entry.caller if entry is not None else None
+        self._visits.refused(error.reason, rule, caller.service_class.value if caller is not None else UNKNOWN)
+        self.refusals.note(request, rule, error.reason.key, **known)
 
     async def drain(self) -> None:
         """Wait for what is still being found out, then tell what was only counted."""
@@ -168,6 +177,8 @@ class Recording:
 
     def _ended(self, entry: Entry, error: BaseException | None) -> None:
         errand = entry.errand
+        prompt = errand.prompt if errand is not None else None
+        entry.visit.end(End(entry.caller, prompt, entry.usage, error or entry.error, left=entry.asked.gone))
         served = errand is not None and errand.at is not None
         if entry.answering or (served and entry.asked.gone):
             self._answered(entry, entry.outcome(error))
@@ -179,7 +190,7 @@ class Recording:
     def _answered(self, entry: Entry, outcome: Outcome) -> None:
         answered = self._page(entry, outcome)
         if entry.usage is not None:
-            self._note(answered)
+            self._note(entry, answered)
             return
         task = asyncio.get_running_loop().create_task(self._find_out(entry, answered))
         self._asking.add(task)
@@ -194,7 +205,7 @@ class Recording:
         finally:
             # Where that engine is gone too, what went out is what is known.
             pieces = entry.told.pieces if entry.told is not None else 0
-            self._note(replace(answered, usage=usage or Usage(0, pieces, 0)))
+            self._note(entry, replace(answered, usage=usage or Usage(0, pieces, 0)))
 
     def _page(self, entry: Entry, outcome: Outcome) -> Answered:
         assert entry.errand is not None
@@ -216,7 +227,8 @@ class Recording:
             duration_ms=entry.duration_ms,
         )
 
-    def _note(self, answered: Answered) -> None:
+    def _note(self, entry: Entry, answered: Answered) -> None:
+        entry.visit.receipt(answered.usage)
         try:
             self.journal.note(answered)
         except RecordsUnavailable as error:

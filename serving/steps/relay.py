@@ -19,6 +19,7 @@ from serving.engine.turnaway import OVER_SHARE, Turnaway
 from serving.engine.turnaway import read as read_turnaway
 from serving.errors import OVERLOADED_RETRY_AFTER_S, DomicileError, Failed, Reason, Refused
 from serving.placement import Replica
+from serving.records.telemetry.trace import Attempt
 from serving.replicas.claim import HEADER, LIFETIME_S, CellKey, Claim
 from serving.replicas.errand import Errand
 from serving.replicas.table import Table
@@ -90,7 +91,11 @@ class Relay:
             started = False
             try:
                 sent = self._table.serving(replica, len(body) // _BYTES_PER_TOKEN)
-                with sent, await self._asked(replica, errand, path, body) as exchange:
+                with (
+                    Attempt(len(tried)) as attempt,
+                    sent,
+                    await self._asked(replica, errand, path, body, attempt.traceparent) as exchange,
+                ):
                     if not stream:
                         whole = await exchange.whole()
                         errand.served.append(replica)
@@ -124,18 +129,18 @@ class Relay:
                     lost += 1
         raise failure
 
-    async def _asked(self, replica: Replica, errand: Errand, path: str, body: bytes) -> Exchange:
+    async def _asked(self, replica: Replica, errand: Errand, path: str, body: bytes, trace: str = "") -> Exchange:
         """An exchange whose answer's head has come and is good. Who finishes it early aborts the generation."""
         exchange = await self._upstream.connect(replica.address)
         try:
             try:
-                await self._ask(exchange, errand, path, body)
+                await self._ask(exchange, errand, path, body, trace)
             except Broken as error:
                 if exchange.fresh or isinstance(error, Late):
                     raise
                 exchange.finish()
                 exchange = await self._again(replica)
-                await self._ask(exchange, errand, path, body)
+                await self._ask(exchange, errand, path, body, trace)
             if exchange.status != 200:
                 raise Rejected(exchange.status, await exchange.whole(), replica.context_length)
         except BaseException:
@@ -151,7 +156,7 @@ class Relay:
             # Somebody did listen there until this request came.
             raise Broken(str(error)) from error
 
-    async def _ask(self, exchange: Exchange, errand: Errand, path: str, body: bytes) -> None:
+    async def _ask(self, exchange: Exchange, errand: Errand, path: str, body: bytes, trace: str = "") -> None:
         now, left_s = time(), errand.ends - monotonic()
         claim = self._key.sign(
             Claim(
@@ -163,6 +168,7 @@ class Relay:
                 deadline=now + left_s,
                 expiry=now + LIFETIME_S,
                 weight=errand.caller.weight,
+                trace=trace,
             )
         )
         head = (

@@ -1,11 +1,13 @@
-"""Where a request may be served: at its caller's own country, or nowhere (R1, R3, R5)."""
+"""Where a request may be served: at its caller's own country, or nowhere (R1, R2, R3, R5)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 
-from serving.errors import Reason, Refused
+from serving.errors import Failed, Reason, Refused
+from serving.replicas.cell import LOOK_S, Cell
 from serving.types import Caller, Prompt
 from tenants.country import Country
 
@@ -32,13 +34,15 @@ class Site:
 class Residency:
     """Refuses from the headers alone what names another country or somebody else's organisation."""
 
-    def __init__(self, country: Country) -> None:
+    def __init__(self, country: Country, cell: Cell) -> None:
         self._country = country
+        self.cell = cell
 
     def site_for(self, caller: Caller, headers: Mapping[bytes, bytes]) -> Site:
         """
         Raises:
             Refused: the headers name a tenant that is not the caller's.
+            Failed: a node of another country is in this one's cell.
         """
         named = headers.get(COUNTRY_HEADER)
         if named is not None and named.strip().lower() != caller.country.encode():
@@ -48,6 +52,14 @@ class Residency:
             raise _mismatch(caller, ORGANISATION_HEADER)
         if caller.country != self._country.code:
             raise Refused(Reason.DATA_RESIDENCY_MISMATCH, country=caller.country.upper())
+        if self.cell.strangers:
+            stranger = self.cell.strangers[0]
+            raise Failed(
+                Reason.FOREIGN_NODE_IN_CELL,
+                retry_after_s=ceil(LOOK_S),
+                country=stranger.country.upper(),
+                name=stranger.id,
+            )
         return Site(self._country, caller)
 
 

@@ -78,6 +78,16 @@ def test_one_port_on_two_hosts_is_two_addresses(tmp_path: Path) -> None:
     assert len(Registry.load(tmp_path)) == 2
 
 
+def test_r2_two_countries_never_call_the_same_ground_their_own(tmp_path: Path) -> None:
+    write(tmp_path, "ee", residency={"networks": ["10.1.0.0/16", "2001:db8::/48"]})
+    write(tmp_path, "kr", numeric=410, residency={"networks": ["2001:db8:1::/48", "10.0.0.0/8"]})
+    with pytest.raises(TenantError) as caught:
+        Registry.load(tmp_path)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "kr: calls 10.1.0.0/16 its own network, and so does ee"
+    ]
+
+
 def test_what_is_wrong_with_all_countries_is_told_at_once(root: Path) -> None:
     for code in ("ee", "kr"):
         (root / code / "tenant.yaml").write_text("code: [")

@@ -13,7 +13,7 @@ from serving.engine.fake.app import build
 from serving.engine.fake.generation import Token
 from serving.engine.fake.reading import Ask
 from serving.engine.fake.text import Answer, answer
-from serving.engine.port import ClaimFacts, EngineDead, EngineFacts, Load, guarded, require_claim
+from serving.engine.port import ClaimFacts, EngineDead, EngineFacts, Load, Moments, guarded, require_claim
 from serving.engine.spending import Spending
 from serving.types import Usage
 
@@ -105,6 +105,7 @@ class FakeEngine:
         if ask.late is not None:
             raise ask.late
         answers = [answer(prompt, ask.wish, choice) for prompt in ask.prompts for choice in range(ask.n)]
+        moments = claim.watched()
         key = id(ask)
         self._outstanding[key] = sum(len(each.tokens) for each in answers) + sum(map(len, ask.prompts))
         self._idle.clear()
@@ -113,7 +114,11 @@ class FakeEngine:
         try:
             async with self._slots:
                 waited = time.monotonic() - begun
+                if moments is not None:
+                    moments.admitted = time.time_ns()
                 async for token in self._run(key, claim, ask, answers):
+                    if moments is not None:
+                        _note(moments, ask, token)
                     yield token
             done = True
             # Like vLLM's, the histogram tells of requests that finished.
@@ -167,6 +172,14 @@ class FakeEngine:
             found += 1
         self._cache.update(blocks)
         return found * BLOCK
+
+
+def _note(moments: Moments, ask: Ask, token: Token) -> None:
+    moments.first = moments.first or time.time_ns()
+    moments.ended = time.time_ns()
+    moments.answer_tokens += 1
+    moments.prompt_tokens = sum(map(len, ask.prompts))
+    moments.cached_tokens = token.cached
 
 
 def _token(choice: int, place: int, whole: Answer, cached: int, *, stopping: bool) -> Token:

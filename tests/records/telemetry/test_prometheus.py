@@ -1,0 +1,71 @@
+"""The Prometheus page, as Prometheus' own parser reads it."""
+
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from serving.http.listener import PortTaken
+from serving.records.telemetry import listener, metrics
+from serving.records.telemetry.instruments import Instruments
+from serving.records.telemetry.prometheus import page
+from serving.records.telemetry.schema import Schema
+from tenants.registry import load_country
+from tests.house import SHIPPED
+
+EE = load_country(SHIPPED / "ee")
+ASKED = ("chat", EE.models[0].id, "standard")
+
+
+def told() -> Instruments:
+    instruments = Instruments(Schema(EE))
+    instruments.add(metrics.REQUESTS, *ASKED, "served", by=3)
+    for seconds in (0.004, 0.05, 0.05, 700.0):
+        instruments.observe(metrics.DURATION, seconds, *ASKED, "")
+    instruments.read(metrics.ACTIVE, lambda: {(): 2.0})
+    instruments.read(metrics.FAIRNESS, dict)
+    return instruments
+
+
+def test_it_is_read_as_what_was_told() -> None:
+    families = {family.name: family for family in text_string_to_metric_families(page(told().readings(), {"a": "b"}))}
+    assert families.keys() == {
+        "domicile_requests",
+        "gen_ai_server_request_duration_seconds",
+        "domicile_requests_active",
+    }
+    (served,) = families["domicile_requests"].samples
+    assert (served.name, served.value) == ("domicile_requests_total", 3)
+    assert served.labels == {
+        "a": "b",
+        "gen_ai_operation_name": "chat",
+        "gen_ai_request_model": EE.models[0].id,
+        "domicile_service_class": "standard",
+        "domicile_outcome": "served",
+    }
+
+
+def test_buckets_add_up() -> None:
+    """A bucket counts what is at its bound or below, the last one everything."""
+    families = {family.name: family for family in text_string_to_metric_families(page(told().readings(), {}))}
+    samples = families["gen_ai_server_request_duration_seconds"].samples
+    buckets = {sample.labels["le"]: sample.value for sample in samples if sample.name.endswith("_bucket")}
+    assert (buckets["0.01"], buckets["0.025"], buckets["0.05"], buckets["600.0"], buckets["+Inf"]) == (1, 1, 3, 3, 4)
+    assert {sample.value for sample in samples if sample.name.endswith("_count")} == {4}
+    assert [sample.value for sample in samples if sample.name.endswith("_sum")] == [pytest.approx(700.104)]
+    assert all("error_type" not in sample.labels for sample in samples)
+
+
+async def test_each_process_of_a_country_finds_a_port_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "METRICS_PORTS", 2)
+    first = await listener.private(str, "127.0.0.1", 0)
+    try:
+        second = await listener.private(str, "127.0.0.1", first.port)
+        try:
+            assert second.port == first.port + 1
+            with pytest.raises(PortTaken, match="no port for metrics"):
+                await listener.private(str, "127.0.0.1", first.port)
+        finally:
+            await second.stop()
+    finally:
+        await first.stop()
