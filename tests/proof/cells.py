@@ -22,6 +22,7 @@ from serving.engine.models import BUNDLED, prepare
 from serving.settings import Settings
 from tests.proof.capture import Capture, capturing
 from tests.proof.netns import Apart, Land, Namespace, apart
+from tests.records.telemetry.collector import FakeCollector, collecting
 from tests.running import SHIPPED, UP_TIMEOUT_S, Ran, RunningCountry, RunningHouse
 
 PORT = 9000
@@ -39,6 +40,8 @@ class Cell:
     cores: frozenset[int]
     link: Capture
     """On the country's end of its link."""
+    collector: FakeCollector
+    """The country's own, where its processes send what they tell of themselves."""
     folder: Path
 
     @contextmanager
@@ -130,14 +133,18 @@ def dumps_allowed() -> Iterator[None]:
 @contextmanager
 def _cell(folder: Path, evidence: Path, lands: Apart, code: str) -> Iterator[Cell]:
     land, own = lands.lands[code], folder / code
-    settings = _home(own, lands)
-    environment = {
-        **os.environ,
-        "DOMICILE_HOME": str(settings.home),
-        "DOMICILE_COUNTRIES": str(settings.countries),
-    }
-    with capturing(land.namespace, land.interface, evidence / f"link-{code}.pcap") as link:
-        cell = Cell(code, land, RunningHouse(settings, environment, {}), _share(lands, code), link, own)
+    with (
+        _collector(land) as collector,
+        capturing(land.namespace, land.interface, evidence / f"link-{code}.pcap") as link,
+    ):
+        settings = _home(own, lands, code, collector)
+        environment = {
+            **os.environ,
+            "DOMICILE_HOME": str(settings.home),
+            "DOMICILE_COUNTRIES": str(settings.countries),
+        }
+        house = RunningHouse(settings, environment, {})
+        cell = Cell(code, land, house, _share(lands, code), link, collector, own)
         try:
             yield cell
         finally:
@@ -146,7 +153,19 @@ def _cell(folder: Path, evidence: Path, lands: Apart, code: str) -> Iterator[Cel
                 process.send_signal(signal.SIGKILL)
 
 
-def _home(own: Path, lands: Apart) -> Settings:
+@contextmanager
+def _collector(land: Land) -> Iterator[FakeCollector]:
+    """On the country's own loopback."""
+    collecting_there = collecting()
+    with land.namespace.entered():
+        collector = collecting_there.__enter__()
+    try:
+        yield collector
+    finally:
+        collecting_there.__exit__(None, None, None)
+
+
+def _home(own: Path, lands: Apart, code: str, collector: FakeCollector) -> Settings:
     """A home of the country's own; the other countries are known by their public addresses only."""
     settings = Settings(home=own / "home", countries=own / "countries")
     settings.home.mkdir(mode=0o700, parents=True)
@@ -159,6 +178,8 @@ def _home(own: Path, lands: Apart) -> Settings:
         file = settings.countries / land.code / "tenant.yaml"
         described = yaml.safe_load(file.read_text())
         described |= {"isolation": "cell", "gateway": {"host": land.address, "port": PORT}}
+        if land.code == code:
+            described["telemetry"] = {"collector": {"endpoint": collector.endpoint}, "sampling": 1.0}
         file.write_text(yaml.safe_dump(described, allow_unicode=True))
     return settings
 

@@ -23,10 +23,8 @@ _FIGURES = (
 
 READ = (
     "Domicile is a program by which each country answers its own callers' questions to a language model, on its own "
-    "machines. It promises "
-    "eleven things about where those questions go. Each promise was tried by automatic tests, which any party can "
-    "run again. This page says "
-    "what was tried, what was seen, and what that does not show."
+    "machines. It promises eleven things about where those questions go. Each promise was tried by automatic tests, "
+    "which any party can run again. This page says what was tried, what was seen, and what that does not show."
 )
 WORDS = (
     ("proven", "everything that was tried came out as promised, in this run."),
@@ -165,13 +163,10 @@ def _tests(tried: Tried) -> str:
 def _again() -> str:
     return (
         "<p>On a Linux machine with Python 3.11, as root (the network namespaces need it), in a checkout of the "
-        "commit named above:</p>"
-        "<pre><code>make prove</code></pre>"
-        "<p>Beside this page lie <code>proof.json</code> (the same, for machines), <code>junit.xml</code> (every "
-        "single test) and the "
-        "recordings of each country's link, <code>link-ee.pcap</code> and <code>link-kr.pcap</code>, which any "
-        "packet analyser opens. They "
-        "hold the headers of the packets and nothing of the texts.</p>"
+        "commit named above:</p><pre><code>make prove</code></pre><p>Beside this page lie <code>proof.json</code> "
+        "(the same, for machines), <code>junit.xml</code> (every single test) and the recordings of each country's "
+        "link, <code>link-ee.pcap</code> and <code>link-kr.pcap</code>, which any packet analyser opens. They hold "
+        "the headers of the packets and nothing of the texts.</p>"
     )
 
 

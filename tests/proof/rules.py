@@ -51,39 +51,34 @@ RULES = (
     Rule(
         "R1",
         "A key names its country",
-        "Whoever calls has a key of exactly one country. Only that country's gateway and that country's models "
-        "ever see the "
-        "request; every other country refuses it, whatever the request says of itself.",
+        "Whoever calls has a key of exactly one country. Only that country's gateway and that country's models ever "
+        "see the request; every other country refuses it, whatever the request says of itself.",
         (
             Proof(
-                "Callers on a network of their own asked two countries, each by its own key. Every answer had to "
-                "come from the key's "
-                "country, and the other country's engine had to have done no work meanwhile, by its own counters.",
+                "Callers on a network of their own asked two countries, each by its own key. Every answer had to come "
+                "from the key's country, and the other country's engine had to have done no work meanwhile, by its "
+                "own counters.",
                 (f"{APART}::test_r1_callers_are_served_by_the_country_of_their_key",),
             ),
             Proof(
-                "The callers tried to connect to every private port that a country's processes listen on. Nothing "
-                "but the gateway "
-                "may be reached from outside.",
+                "The callers tried to connect to every private port that a country's processes listen on. Nothing but "
+                "the gateway may be reached from outside.",
                 (f"{APART}::test_r1_nothing_of_a_country_but_its_gateway_can_be_reached",),
             ),
             Proof(
-                "Every packet on each country's only link was recorded, from before the country started until "
-                "after it had ended, "
-                "through service, attacks, kills and restarts. No packet may have an address at either end but the "
-                "country's own "
-                "and its callers'. At the end one packet was sent abroad on purpose, to see that the recorder "
-                "would have seen it.",
+                "Every packet on each country's only link was recorded, from before the country started until after "
+                "it had ended, through service, attacks, kills and restarts. No packet may have an address at either "
+                "end but the country's own and its callers'. At the end one packet was sent abroad on purpose, to see "
+                "that the recorder would have seen it.",
                 (
                     f"{END}::test_r1_no_packet_went_abroad_or_came_from_there",
                     f"{END}::test_r1_and_one_that_does_would_be_seen_and_not_arrive",
                 ),
             ),
             Proof(
-                "Every kind of request was sent with another country's key; a list of models that named a foreign "
-                "one was put "
-                "before the gateway; unknown, revoked, expired, foreign and forged keys had to be told apart by "
-                "nobody.",
+                "Every kind of request was sent with another country's key; a list of models that named a foreign one "
+                "was put before the gateway; unknown, revoked, expired, foreign and forged keys had to be told apart "
+                "by nobody.",
                 (
                     f"{REQUESTS}::test_r1_only_the_key_s_country_sees_a_request",
                     f"{REQUESTS}::test_r1_a_foreign_replica_in_the_table_is_not_chosen",
@@ -96,9 +91,8 @@ RULES = (
                 ),
             ),
         ),
-        "Where a machine really stands. A country's label is put on a machine by whoever runs it; that it stands "
-        "on the "
-        "country's soil is for contracts and inspections to show. Nor what a caller does with an answer once it "
+        "Where a machine really stands. A country's label is put on a machine by whoever runs it; that it stands on "
+        "the country's soil is for contracts and inspections to show. Nor what a caller does with an answer once it "
         "has it.",
     ),
     Rule(
@@ -107,15 +101,14 @@ RULES = (
         "A country's work runs on machines that carry the country's label, or not at all. There is no second choice.",
         (
             Proof(
-                "The only machine with a country's label was killed while the country served. The country had to "
-                "go down and stay down "
-                "until a machine with its label was back, though other processes of its cluster lived on.",
+                "The only machine with a country's label was killed while the country served. The country had to go "
+                "down and stay down until a machine with its label was back, though other processes of its cluster "
+                "lived on.",
                 (f"{KILLED}::test_r2_a_country_without_a_node_is_not_served_until_it_has_one_again",),
             ),
             Proof(
                 "For every country and every kind of model, the orders given to the scheduler were read: each must "
-                "demand the "
-                "country's label, and none may hold a softer alternative.",
+                "demand the country's label, and none may hold a softer alternative.",
                 (
                     f"{ACTORS}::test_r2_every_actor_carries_its_country_s_hard_label",
                     f"{ACTORS}::test_r2_and_so_does_every_deployment_of_an_application",
@@ -129,14 +122,12 @@ RULES = (
     Rule(
         "R3",
         "Refused unread",
-        "A request that comes to the wrong country is refused from its headers alone. Its text is not read there, "
-        "not even "
-        "to refuse it.",
+        "A request that comes to the wrong country is refused from its headers alone. Its text is not read there, not "
+        "even to refuse it.",
         (
             Proof(
                 "A caller announced a text of four megabytes at the wrong country and sent none of it. The refusal "
-                "had to come "
-                "nonetheless, and to name the right address.",
+                "had to come nonetheless, and to name the right address.",
                 (f"{APART}::test_r3_a_key_at_the_wrong_country_is_refused_before_its_body_is_sent",),
             ),
             Proof(
@@ -151,37 +142,33 @@ RULES = (
             ),
         ),
         "A caller who sends the text all the same has sent it: the network and the kernel of the wrong country's "
-        "machine carry it "
-        "until the connection is closed, though no program of ours reads it.",
+        "machine carry it until the connection is closed, though no program of ours reads it.",
     ),
     Rule(
         "R4",
         "No model without a claim",
-        "A model's process answers only to a request that its own country's gateway has vouched for, by a "
-        "signature that is "
-        "good once and for seconds. Who goes past the gateway is refused.",
+        "A model's process answers only to a request that its own country's gateway has vouched for, by a signature "
+        "that is good once and for seconds. Who goes past the gateway is refused.",
         (
             Proof(
                 "From inside a country, its model's private port was asked directly, past the gateway: without a "
-                "claim, and with ones "
-                "that were forged, foreign, altered, expired, from the future or meant for something else. Each "
-                "had to be refused, and "
-                "the engine had to have done no work.",
+                "claim, and with ones that were forged, foreign, altered, expired, from the future or meant for "
+                "something else. Each had to be refused, and the engine had to have done no work.",
                 (f"{APART}::test_r4_a_replica_refuses_whoever_goes_past_the_gateway",),
             ),
             Proof(
-                "A genuine claim was read off the wire while the gateway used it, and sent again, at home and in "
-                "the other country.",
+                "A genuine claim was read off the wire while the gateway used it, and sent again, at home and in the "
+                "other country.",
                 (f"{APART}::test_r4_a_claim_taken_off_the_wire_is_good_for_nothing",),
             ),
             Proof(
-                "Claims were altered in every single character, used in every order, and pressed on every path of "
-                "a model's process.",
+                "Claims were altered in every single character, used in every order, and pressed on every path of a "
+                "model's process.",
                 ("tests/residency/test_r4_claims.py", "tests/replicas/test_claim.py"),
             ),
         ),
-        "What somebody could do who has the country's cell key: that is a file which only its owner may read, on "
-        "the country's machines.",
+        "What somebody could do who has the country's cell key: that is a file which only its owner may read, on the "
+        "country's machines.",
     ),
     Rule(
         "R5",
@@ -190,10 +177,8 @@ RULES = (
         (
             Proof(
                 "Every model process of a country was killed in the middle of an answer. While it was down, its "
-                "callers had to get "
-                "error 503 from the country itself; the other country had to refuse them still, and its own "
-                "processes and counters had to be "
-                "as before. Then the country had to come back by itself.",
+                "callers had to get error 503 from the country itself; the other country had to refuse them still, "
+                "and its own processes and counters had to be as before. Then the country had to come back by itself.",
                 (f"{KILLED}::test_r5_a_country_without_replicas_answers_503_and_the_other_does_not_notice",),
             ),
             Proof(
@@ -216,19 +201,16 @@ RULES = (
         "R6",
         "Records stay home",
         "What a country keeps is kept in its own place, with its own keys, and nobody else's is there: accounts, "
-        "audit log, "
-        "receipts, logs, measurements, caches.",
+        "audit log, receipts, logs, measurements, caches.",
         (
             Proof(
                 "Every process of each country was looked at while it served: open files, sockets, environment and "
-                "command line. "
-                "None may hold anything of the other country.",
+                "command line. None may hold anything of the other country.",
                 (f"{APART}::test_r6_no_process_of_a_country_holds_anything_of_the_other",),
             ),
             Proof(
-                "Stores of one country were opened in the name of another, which has to be refused. What one "
-                "country answered and refused had "
-                "to leave nothing with the other.",
+                "Stores of one country were opened in the name of another, which has to be refused. What one country "
+                "answered and refused had to leave nothing with the other.",
                 (
                     "tests/residency/test_r6_records.py",
                     "tests/tenants/test_ground.py::test_r6_a_ground_opens_no_other_country_s_store",
@@ -244,13 +226,11 @@ RULES = (
         "No prompt and no answer is written down: in no log, measurement, trace, error message, record or memory dump.",
         (
             Proof(
-                "A word that exists nowhere else was sent in every part of a request that a caller controls, and "
-                "the model was made to "
-                "answer with it; errors were provoked with it at every stage. Afterwards every file that had "
-                "changed on the "
-                "machine, every measurement, and every process's environment and command line were searched for "
-                "it, in plain and in "
-                "thirteen encodings. Copies that were planted on purpose had to be found.",
+                "A word that exists nowhere else was sent in every part of a request that a caller controls, and the "
+                "model was made to answer with it; errors were provoked with it at every stage. Afterwards every file "
+                "that had changed on the machine, all figures, traces and logs that operators see, and every "
+                "process's environment and command line were searched for it, in plain and in thirteen encodings. "
+                "Copies that were planted on purpose had to be found.",
                 (
                     TEXT,
                     f"{END}::test_r7_a_word_that_was_asked_and_answered_is_in_no_artefact",
@@ -270,13 +250,10 @@ RULES = (
                 ),
             ),
         ),
-        "Memory. While a request is served, its text is in the memory of the country's processes, and may stay "
-        "there in the prefix "
-        "cache until it is needed for something else; who controls the machine can read it. Swapped-out memory was "
-        "not searched. "
-        "Between caller and gateway the text is as safe as the connection: this run used plain HTTP on a network "
-        "of its own, and the "
-        "recordings of packets keep headers only.",
+        "Memory. While a request is served, its text is in the memory of the country's processes, and may stay there "
+        "in the prefix cache until it is needed for something else; who controls the machine can read it. Swapped-out "
+        "memory was not searched. Between caller and gateway the text is as safe as the connection: this run used "
+        "plain HTTP on a network of its own, and the recordings of packets keep headers only.",
     ),
     Rule(
         "R8",
@@ -285,15 +262,14 @@ RULES = (
         "asked.",
         (
             Proof(
-                "The recording of every packet (see R1) covers start-up, service and end. Each country had a way "
-                "out of its network, on "
-                "which any attempt to reach somebody would have been seen: a report, a look-up of a name, a download.",
+                "The recording of every packet (see R1) covers start-up, service and end. Each country had a way out "
+                "of its network, on which any attempt to reach somebody would have been seen: a report, a look-up of "
+                "a name, a download.",
                 (f"{END}::test_r1_no_packet_went_abroad_or_came_from_there",),
             ),
             Proof(
-                "The switches that silence vLLM, Ray and the model hub were read from the running processes, and "
-                "from the orders for "
-                "every country and every kind of model.",
+                "The switches that silence vLLM, Ray and the model hub were read from the running processes, and from "
+                "the orders for every country and every kind of model.",
                 (
                     f"{APART}::test_r8_every_process_is_told_to_be_silent",
                     f"{ACTORS}::test_r8_every_actor_is_silent",
@@ -303,35 +279,30 @@ RULES = (
                 ),
             ),
         ),
-        "What a program would do on another day than this one. That is why production also denies it at the "
-        "network, which is tested "
-        "by whoever runs that network.",
+        "What a program would do on another day than this one. That is why production also denies it at the network, "
+        "which is tested by whoever runs that network.",
     ),
     Rule(
         "R9",
         "Organisations cannot overhear each other",
-        "What one organisation asked leaves no trace that another could notice, not even by how fast its own "
-        "answer comes.",
+        "What one organisation asked leaves no trace that another could notice, not even by how fast its own answer "
+        "comes.",
         (
             Proof(
                 "Two organisations asked the same. The engine had to take nothing of the second's request from its "
-                "cache, and "
-                "something of the first's own second request.",
+                "cache, and something of the first's own second request.",
                 (f"{OVERHEARD}::test_r9_the_same_prompt_is_new_to_another_organisation",),
             ),
             Proof(
-                "One organisation timed its answers, to requests that another had made before and to fresh ones, "
-                "in pairs, in an order "
-                "drawn by lot. The times may not tell it which is which: a guesser has to stay near a coin's 50%. "
-                "An organisation's own repeated "
-                "requests were timed beside them, where the guesser has to be right nearly always, or the test "
-                "would be blind.",
+                "One organisation timed its answers, to requests that another had made before and to fresh ones, in "
+                "pairs, in an order drawn by lot. The times may not tell it which is which: a guesser has to stay "
+                "near a coin's 50%. An organisation's own repeated requests were timed beside them, where the guesser "
+                "has to be right nearly always, or the test would be blind.",
                 (f"{OVERHEARD}::test_r9_times_do_not_tell_what_somebody_else_has_asked",),
             ),
             Proof(
-                "The salt that separates the caches is derived from the organisation that was authenticated; "
-                "nothing that a client writes "
-                "may change it.",
+                "The salt that separates the caches is derived from the organisation that was authenticated; nothing "
+                "that a client writes may change it.",
                 (
                     f"{REQUESTS}::test_r9_organisations_do_not_share_a_prefix_cache",
                     f"{REQUESTS}::test_r9_the_salt_is_the_organisation_s_and_nothing_the_client_says_changes_it",
@@ -341,27 +312,23 @@ RULES = (
                 ),
             ),
         ),
-        "That others are there: how busy a machine is can be felt by everybody who shares it. Nor channels below "
-        "the programs, in "
-        "processors and memory.",
+        "That others are there: how busy a machine is can be felt by everybody who shares it. Nor channels below the "
+        "programs, in processors and memory.",
     ),
     Rule(
         "R10",
         "Every answer has a receipt",
         "Each answer comes with a signed receipt, which a stranger can verify with the country's public key alone, "
-        "and stands in a log in which "
-        "any change shows.",
+        "and stands in a log in which any change shows.",
         (
             Proof(
                 "Strangers, on a network of their own and without any file of the country's, fetched receipts of "
-                "answers that they had "
-                "been given, and the country's public keys, and verified them.",
+                "answers that they had been given, and the country's public keys, and verified them.",
                 (f"{APART}::test_r10_a_stranger_verifies_an_answer_s_receipt",),
             ),
             Proof(
                 "After all kills, crashes and restarts the country's log was exported, and a stranger verified it "
-                "from the first record to "
-                "the last, with the receipts it held as witnesses.",
+                "from the first record to the last, with the receipts it held as witnesses.",
                 (f"{END}::test_r10_the_log_is_whole_and_the_receipts_are_its_witnesses",),
             ),
             Proof(
@@ -374,15 +341,13 @@ RULES = (
                 ),
             ),
             Proof(
-                "Logs were falsified in every way: every single byte changed, records taken out, doubled, "
-                "exchanged, put in, cut off. Each "
-                "had to be found, and its place named.",
+                "Logs were falsified in every way: every single byte changed, records taken out, doubled, exchanged, "
+                "put in, cut off. Each had to be found, and its place named.",
                 ("tests/records/test_audit_verify.py", "tests/cli/test_audit.py"),
             ),
             Proof(
-                "Receipts were forged in every way known for such signatures, and had to be refused; genuine ones "
-                "had to hold after a "
-                "change of keys.",
+                "Receipts were forged in every way known for such signatures, and had to be refused; genuine ones had "
+                "to hold after a change of keys.",
                 ("tests/records/test_jws.py", "tests/records/test_receipts.py"),
             ),
             Proof(
@@ -390,9 +355,8 @@ RULES = (
                 ("tests/records/test_audit_crash.py",),
             ),
         ),
-        "What somebody could do who has the country's signing key: write another history. What strangers hold of "
-        "the first, receipts and "
-        "exports, would contradict it.",
+        "What somebody could do who has the country's signing key: write another history. What strangers hold of the "
+        "first, receipts and exports, would contradict it.",
     ),
     Rule(
         "R11",
@@ -402,8 +366,7 @@ RULES = (
         (
             Proof(
                 "Settings that would weaken the promises were written into a country's file, and arguments of the "
-                "engine that nobody has "
-                "judged. Each had to be refused, by name.",
+                "engine that nobody has judged. Each had to be refused, by name.",
                 (
                     "tests/tenants/test_country.py::test_r11_arguments_that_weaken_the_promises_are_refused_with_a_reason",
                     "tests/tenants/test_country.py::test_r11_arguments_that_nobody_has_judged_are_refused",
@@ -415,14 +378,12 @@ RULES = (
 )
 
 BEYOND = (
-    "An administrator with full rights over a country's machines (root) can read their memory, change the programs "
-    "or take the keys. "
-    "These tests show what the programs do, not what people with such rights could.",
+    "An administrator with full rights over a country's machines (root) can read their memory, change the programs or "
+    "take the keys. These tests show what the programs do, not what people with such rights could.",
     "Hardware, firmware, hypervisors and what can be overheard from them (side channels) were not tested.",
     "Tests are samples. They show that what was tried was refused; they cannot show that nothing else would work.",
-    "The countries of this run stood on one machine, in network namespaces: apart as far as the network is "
-    "concerned, and sharing "
-    "its kernel, disk and processors. On machines of their own they share less.",
+    "The countries of this run stood on one machine, in network namespaces: apart as far as the network is concerned, "
+    "and sharing its kernel, disk and processors. On machines of their own they share less.",
     "The model of this run is the small one that comes with the programs. Another model changes answers, not routes.",
 )
 

@@ -7,13 +7,16 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
 
 from serving.engine.port import METRICS
 from serving.replicas.claim import HEADER, CellKey, Claim
 from serving.types import Endpoint, ServiceClass
+from tenants.country import METRICS_PORTS
 from tenants.ground import CountryGround
+from tenants.registry import load_country
 from tests.proof.cells import Cell
 from tests.proof.netns import Namespace
 from tests.running import MODEL
@@ -35,6 +38,17 @@ def at_replica(cell: Cell, token: str | None, asked: object, path: str = Endpoin
     headers = {} if token is None else {HEADER: token}
     with cell.inside():
         return httpx.post(f"{cell.house.replica_url(cell.code)}{path}", json=asked, headers=headers, timeout=60)
+
+
+def told(cell: Cell) -> dict[str, bytes]:
+    """All that a country tells its operators: figures of engine and gateways, and what its collector was sent."""
+    first = load_country(cell.house.settings.countries / cell.code).metrics_port
+    pages = {}
+    with cell.inside():
+        for port in range(first, first + METRICS_PORTS):
+            with suppress(httpx.ConnectError):
+                pages[f"gateway's figures at {port}"] = httpx.get(f"http://127.0.0.1:{port}/metrics").content
+    return {**pages, "engine's figures": measurements(cell).encode(), "collector": cell.collector.everything()}
 
 
 def measurements(cell: Cell) -> str:

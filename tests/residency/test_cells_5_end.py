@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from tests.proof.canary import Canary, Search, Searched, changed
 from tests.proof.cells import Cells
 from tests.proof.rules import ROOT
-from tests.proof.within import measurements
+from tests.proof.within import told
 from tests.running import DOMICILE, MODEL, ran
 
 pytestmark = [pytest.mark.prove, pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
@@ -49,16 +49,25 @@ def test_r7_a_word_that_was_asked_and_answered_is_in_no_artefact(
 ) -> None:
     """While the countries still serve."""
     files = search.files(roots, cells.begun)
-    told = Searched(0, 0, [])
+    seen = Searched(0, 0, [])
     for code, cell in cells.cells.items():
-        told += search.text(f"measurements of {code}", measurements(cell).encode())
+        pages = told(cell)
+        assert len(pages) > 2
+        assert all(pages.values())
+        for name, page in pages.items():
+            seen += search.text(f"{code}: {name}", page)
         for process in cell.house.processes():
             for where, text in shown(process):
-                told += search.text(where, text)
-    assert (files.finds, told.finds) == ([], [])
+                seen += search.text(where, text)
+    assert (files.finds, seen.finds) == ([], [])
     assert files.places > 20
-    assert told.places > 20
-    record_property("measurements, environments and command lines searched", told.places)
+    assert seen.places > 20
+    record_property("pages of figures, environments and command lines searched", seen.places)
+    record_property("traces, logs and figures that collectors were sent and that were searched", sent(cells))
+
+
+def sent(cells: Cells) -> int:
+    return sum(len(cell.collector.bodies) for cell in cells.cells.values())
 
 
 def shown(process: psutil.Process) -> Iterator[tuple[str, bytes]]:
@@ -122,14 +131,14 @@ def test_r10_the_log_is_whole_and_the_receipts_are_its_witnesses(
     held = [word for file in sorted(receipts.glob(f"{code}-rcpt*")) for word in ("--against", str(file))]
     jwks = receipts / f"{code}.jwks"
     stranger = {**cell.house.environment, "DOMICILE_HOME": str(receipts / "empty")}
-    told = ran(
+    verdict = ran(
         *(DOMICILE, "audit", "verify", code, "--at", str(export), "--jwks", str(jwks), "--json"),
         *held,
         environment=stranger,
     )
-    assert told.code == 0, told.out + told.err
+    assert verdict.code == 0, verdict.out + verdict.err
     assert held
-    record_property("records of the audit log verified", told.json()["records"])
+    record_property("records of the audit log verified", verdict.json()["records"])
     record_property("receipts held against it", len(held) // 2)
 
 
