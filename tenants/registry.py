@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Self
 
-from tenants.country import WILDCARDS, Country
+from tenants.country import METRICS_PORTS, WILDCARDS, Country
 from tenants.document import read_as
 from tenants.errors import Problem, TenantError, suggestion
 from tenants.networks import Network, merged
@@ -104,6 +104,14 @@ def _clashes(countries: Iterable[Country]) -> Iterator[Problem]:
             yield Problem(other.code, f"listens on port {one.port}, and so does {one.code}")
         if one.public_address == other.public_address:
             yield Problem(other.code, f"is reached at {one.public_address}, and so is {one.code}")
+        if abs(one.metrics_port - other.metrics_port) < METRICS_PORTS:
+            yield Problem(
+                other.code,
+                f"tells its metrics on ports from {other.metrics_port} on, and {one.code} from {one.metrics_port} on: "
+                f"ten belong to each",
+            )
+        if (endpoint := _endpoint(one)) is not None and endpoint == _endpoint(other):
+            yield Problem(other.code, f"sends its telemetry to {endpoint}, and so does {one.code}")
         for network in _shared(one, other):
             yield Problem(other.code, f"calls {network} its own network, and so does {one.code}")
 
@@ -116,6 +124,11 @@ def _shared(one: Country, other: Country) -> list[Network]:
         for ours in merged(one.residency.networks)
         if any(ours.version == theirs.version and ours.overlaps(theirs) for theirs in others)
     ]
+
+
+def _endpoint(country: Country) -> str | None:
+    collector = country.telemetry.collector
+    return collector.endpoint if collector is not None else None
 
 
 def _same_host(one: str, other: str) -> bool:

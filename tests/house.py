@@ -220,7 +220,7 @@ async def land(home: Path, code: str = "ee", **options: Any) -> AsyncIterator[La
 
 async def stood(land: Land, id: str, engine: FakeEngine) -> Stand:
     """One more replica of a country. The table does not know it yet."""
-    telemetry = Telemetry.open(land.country, "domicile-replica", f"{land.country.code}-{id}")
+    telemetry = land.journal.telemetry("domicile-replica", f"{land.country.code}-{id}")
     refusals = Refusals(land.journal.note)
     server = ReplicaServer(engine, land.cell_key, land.country.code, refusals, cell=land.cell, telemetry=telemetry)
     address = await server.start("127.0.0.1")

@@ -24,6 +24,7 @@ import tenants
 from serving.cli.processes import ours
 from serving.engine.models import BUNDLED, prepare
 from serving.settings import Settings
+from tenants.country import METRICS_PORTS
 
 MODEL = "smollm2-135m-instruct"
 SHIPPED = Path(tenants.__file__).parent / "countries"
@@ -127,14 +128,18 @@ def _title(process: psutil.Process) -> str:
 
 @contextmanager
 def standing(
-    folder: Path, *codes: str, replicas: int = 1, telemetry: Mapping[str, Mapping[str, object]] | None = None
+    folder: Path,
+    *codes: str,
+    replicas: int = 1,
+    isolation: str = "shared",
+    telemetry: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Iterator[RunningHouse]:
     """``domicile up`` for some countries, and ``domicile down`` at the end, whatever happened between.
 
     Args:
         telemetry: the section of that name in the files of the countries that shall have one.
     """
-    settings = _home(folder, codes, replicas, telemetry or {})
+    settings = _home(folder, codes, replicas, isolation, telemetry or {})
     environment = {
         **os.environ,
         "DOMICILE_HOME": str(settings.home),
@@ -156,7 +161,9 @@ def standing(
             process.send_signal(signal.SIGKILL)
 
 
-def _home(folder: Path, codes: Iterable[str], replicas: int, telemetry: Mapping[str, Mapping[str, object]]) -> Settings:
+def _home(
+    folder: Path, codes: Iterable[str], replicas: int, isolation: str, telemetry: Mapping[str, Mapping[str, object]]
+) -> Settings:
     """A home of its own with the model that is prepared once for all, and tenants on free ports."""
     home, countries = folder / "home", folder / "countries"
     home.mkdir(mode=0o700)
@@ -164,13 +171,17 @@ def _home(folder: Path, codes: Iterable[str], replicas: int, telemetry: Mapping[
     for name in BUNDLED:
         prepare(name, shared, lambda _doing, _done: None)
     (home / "models").symlink_to(shared)
-    for code in codes:
+    private = free_port()
+    for place, code in enumerate(codes):
         shutil.copytree(SHIPPED / code, countries / code)
         file = countries / code / "tenant.yaml"
         described = yaml.safe_load(file.read_text())
         described["gateway"] = {"port": free_port()}
-        if code in telemetry:
-            described["telemetry"] = telemetry[code]
+        described["isolation"] = isolation
+        described["telemetry"] = {
+            "prometheus": {"port": private + METRICS_PORTS * place},
+            **telemetry.get(code, {}),
+        }
         for model in described["models"]:
             model["replicas"] = replicas
         file.write_text(yaml.safe_dump(described, allow_unicode=True))

@@ -133,6 +133,16 @@ def keys_in(file: Path) -> PublicKeys:
         fail(f"{file}: {error}")
 
 
+def token_in(text: str) -> str:
+    """The receipt itself, also out of what ``GET /v1/receipts/{id}`` answered."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return str(json.loads(text)["receipt"])
+    except (ValueError, KeyError):
+        return text
+
+
 @contextmanager
 def _told() -> Iterator[None]:
     try:
@@ -158,7 +168,7 @@ def _known(files: list[Path], keys: PublicKeys) -> dict[int, str]:
     known = {}
     for file in files:
         try:
-            receipt = receipts.verify(file.read_text("utf-8", "replace"), keys, now=time.time())
+            receipt = receipts.verify(token_in(file.read_text("utf-8", "replace")), keys, now=time.time())
         except Rejected as error:
             fail(f"{file} is no receipt of these keys: {error}")
         known[receipt.audit.seq - 1] = receipt.audit.prev

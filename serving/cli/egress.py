@@ -21,7 +21,7 @@ Code = Annotated[str, typer.Argument(metavar="CC", help="The country's code.")]
 
 @egress_app.callback()
 def egress() -> None:
-    """Rules that keep a country's packets at home. See serving/deploy/README.md for how to load them."""
+    """Rules that keep a country's packets at home. See serving/deploy/egress/README.md for how to load them."""
 
 
 @egress_app.command("nftables")

@@ -22,8 +22,8 @@ from tenants.registry import find_country
 
 PAUSE_S = 0.1
 SAMPLING = (
-    "This is what was seen at {samples} moments: a connection that came and went between two of them was missed. "
-    "The counter of the loaded nftables rules misses nothing."
+    "Looked {samples} times: a connection that came and went in between was not seen. The counters of loaded nftables "
+    "rules miss nothing."
 )
 
 
@@ -111,4 +111,5 @@ def _show(seen: Seen, findings: Mapping[str, Finding]) -> None:
         console.print()
     for name, finding in findings.items():
         show(name, finding)
-    note(SAMPLING.format(samples=seen.samples))
+    if seen.pids:
+        note(SAMPLING.format(samples=seen.samples))

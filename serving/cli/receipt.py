@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from serving.cli.audit import keys_in
+from serving.cli.audit import keys_in, token_in
 from serving.cli.output import CHECK_FAILED, console, emit_json, emit_table
 from serving.cli.tenancy import AsJson
 from serving.records.errors import Check, Rejected
@@ -41,7 +40,7 @@ def verify_receipt(
 ) -> None:
     """Check a receipt, offline. Exit code 1 when it proves nothing."""
     keys = keys_in(jwks)
-    token = _token(file.read(2 * LONGEST).decode("utf-8", "replace"))
+    token = token_in(file.read(2 * LONGEST).decode("utf-8", "replace"))
     receipt, rejected = None, None
     try:
         receipt = verify(token, keys, now=time.time())
@@ -53,16 +52,6 @@ def verify_receipt(
         _show(receipt, rejected)
     if rejected is not None:
         raise typer.Exit(CHECK_FAILED)
-
-
-def _token(text: str) -> str:
-    """The receipt itself, also out of what ``GET /v1/receipts/{id}`` answered."""
-    if not text.lstrip().startswith("{"):
-        return text
-    try:
-        return str(json.loads(text)["receipt"])
-    except (ValueError, KeyError):
-        return text
 
 
 def _verdicts(rejected: Rejected | None) -> dict[Check, bool | None]:

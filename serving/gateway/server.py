@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from serving.gateway.house import Gateway
 from serving.records.journal import CLOSE_S
+from serving.records.telemetry import courier
 from serving.records.telemetry.listener import LOOPBACK
 from serving.replicas import ground
 from serving.replicas.cell import Cell
@@ -73,4 +74,4 @@ class GatewayDeployment:
     def _stop_at_exit(self) -> None:
         if self._loop.is_running():
             ending = asyncio.run_coroutine_threadsafe(self._gateway.stop(DRAIN_GRACE_S), self._loop)
-            ending.result(DRAIN_GRACE_S + CLOSE_S + 1)
+            ending.result(DRAIN_GRACE_S + CLOSE_S + courier.CLOSE_S + 1)

@@ -15,6 +15,7 @@ from serving.engine.models import weights
 from serving.placement import CORES_LABEL
 from serving.records.journal import CLOSE_S, Journal
 from serving.records.refusals import Refusals
+from serving.records.telemetry import courier
 from serving.replicas import ground
 from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey
@@ -128,7 +129,7 @@ class ReplicaDeployment:
     def _drain_at_exit(self) -> None:
         if self._loop.is_running():
             ending = asyncio.run_coroutine_threadsafe(self._drained(), self._loop)
-            ending.result(DRAIN_GRACE_S + CLOSE_S + 1)
+            ending.result(DRAIN_GRACE_S + CLOSE_S + courier.CLOSE_S + 1)
 
     async def _drained(self) -> None:
         await self._server.drain(DRAIN_GRACE_S)

@@ -9,7 +9,18 @@ from pathlib import Path
 
 from tests.bench.report import REPORTS, CannotMeasure, Report, summary
 
-BENCHES = ("clients", "gateway", "goodput", "passthrough", "policy", "recording", "records", "saturation", "startup")
+BENCHES = (
+    "clients",
+    "gateway",
+    "goodput",
+    "passthrough",
+    "policy",
+    "recording",
+    "records",
+    "saturation",
+    "startup",
+    "telemetry",
+)
 
 
 def options(arguments: list[str]) -> argparse.Namespace:

@@ -222,6 +222,7 @@ def test_a_receipt_as_it_was_fetched_is_verified_as_it_is(terminal: Terminal, tm
     (tmp_path / "fetched").write_text(json.dumps({"id": served.receipt, "object": "receipt", "receipt": token}))
     assert verify(token, terminal.ground.keys().public(), now=2e9)
     assert terminal.run("receipt", "verify", tmp_path / "fetched", "--jwks", tmp_path / "jwks.json") == 0
+    assert terminal.run("audit", "verify", "ee", "--against", tmp_path / "fetched") == 0
     for wrong in ("{}", '{"receipt": 1}', "{", '["receipt"]'):
         (tmp_path / "fetched").write_text(wrong)
         assert terminal.run("receipt", "verify", tmp_path / "fetched", "--jwks", tmp_path / "jwks.json") == 1

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from serving.engine.models import MANIFEST
 from tests.journeys.bodies import CHAT
-from tests.running import DOMICILE, MODEL, Ran, RunningHouse, ran
+from tests.running import DOMICILE, MODEL, Ran, RunningCountry, RunningHouse, ran
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 
@@ -162,3 +164,33 @@ def _answered(client: httpx.Client) -> str:
     answer = client.post(CHAT, json={**ASKED, "max_tokens": 2})
     assert answer.status_code == 200
     return answer.headers["x-domicile-receipt"]
+
+
+def test_a_gateway_that_is_told_to_end_leaves_no_record_unwritten(running_house: RunningHouse) -> None:
+    country = running_house.countries["kr"]
+    gateway = running_house.actor("kr", "gateway")
+    body = {**ASKED, "max_tokens": 60, "ignore_eos": True, "stream": True}
+    with country.http() as client, client.stream("POST", CHAT, json=body) as answer:
+        receipt = answer.headers["x-domicile-receipt"]
+        lines = (line for line in answer.iter_lines() if line)
+        next(lines)
+        gateway.send_signal(signal.SIGTERM)
+        rest = list(lines)
+    assert rest[-1] == "data: [DONE]"
+    gateway.wait(60)
+    shown: Any = running_house.domicile("audit", "show", "kr", "--last", "100", "--json").json()
+    (record,) = [each for each in shown["records"] if each["fields"].get("receipt") == receipt]
+    assert (record["fields"]["outcome"], record["fields"]["completion_tokens"]) == ("completed", 60)
+    assert any(each["kind"] == "checkpoint" and each["seq"] > record["seq"] for each in shown["records"])
+    _until_ready(country)
+    assert running_house.domicile("audit", "verify", "kr").code == 0
+
+
+def _until_ready(country: RunningCountry) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{country.address}/readyz", timeout=5).status_code == 200:
+                return
+        time.sleep(0.5)
+    raise AssertionError("the gateway did not come back")

@@ -5,6 +5,7 @@ In this order, since each leaves the house as it found it and the last takes it 
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 
@@ -13,6 +14,7 @@ import openai
 import psutil
 import pytest
 
+from tests.residency.silence import loud
 from tests.running import MODEL, RunningHouse
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
@@ -46,11 +48,20 @@ def test_nothing_phones_home(running_house: RunningHouse) -> None:
     """R8 in the processes that run, not only in what asked for them."""
     for title in ("gateway", MODEL):
         for code in running_house.countries:
-            environment = running_house.actor(code, title).environ()
-            assert environment["VLLM_NO_USAGE_STATS"] == "1"
-            assert environment["DO_NOT_TRACK"] == "1"
-            assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
-            assert environment["HF_HUB_OFFLINE"] == "1"
+            family = running_house.actor(code, title)
+            for process in (family, *family.children(recursive=True)):
+                assert loud(process) == {}
+
+
+def test_countries_of_one_cluster_keep_to_themselves(running_house: RunningHouse) -> None:
+    """R8: nobody abroad, and nobody of another country, is at the other end of any connection."""
+    for code in running_house.countries:
+        seen = running_house.domicile("doctor", "--egress", code, "--watch", "2", "--json")
+        assert seen.code == 0, seen.out
+        document = json.loads(seen.out)
+        assert document["samples"] > 1
+        peers = {one["peer"] for one in document["connections"]}
+        assert {"own", "head"} <= peers <= {"own", "head", "loopback"}
 
 
 def test_a_replica_serves_nobody_without_a_claim(running_house: RunningHouse) -> None:

@@ -3,7 +3,7 @@
 Chat completions, completions, models and errors are from OpenAI's OpenAPI document
 (github.com/openai/openai-openapi), Responses and their events from Open Responses (openresponses.org, 2026-04-24).
 Only structure is kept: types, required fields, enumerations, which field may be null. Unknown fields are allowed, as
-in the documents. A ``$comment`` says where a file departs from them.
+in the documents. A ``$comment`` says where a file departs from them. ``networkpolicy`` is of Kubernetes' document.
 """
 
 from __future__ import annotations

@@ -88,6 +88,18 @@ def test_r2_two_countries_never_call_the_same_ground_their_own(tmp_path: Path) -
     ]
 
 
+def test_r6_two_countries_never_share_a_collector_nor_the_ports_of_their_metrics(tmp_path: Path) -> None:
+    collector = {"endpoint": "http://127.0.0.1:4318"}
+    write(tmp_path, "ee", telemetry={"collector": collector, "prometheus": {"port": 22330}})
+    write(tmp_path, "kr", numeric=410, telemetry={"collector": collector, "prometheus": {"port": 22339}})
+    with pytest.raises(TenantError) as caught:
+        Registry.load(tmp_path)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "kr: tells its metrics on ports from 22339 on, and ee from 22330 on: ten belong to each",
+        "kr: sends its telemetry to http://127.0.0.1:4318, and so does ee",
+    ]
+
+
 def test_what_is_wrong_with_all_countries_is_told_at_once(root: Path) -> None:
     for code in ("ee", "kr"):
         (root / code / "tenant.yaml").write_text("code: [")

@@ -72,7 +72,10 @@ def rules(country: Country) -> Finding:
     command = shutil.which("nft")
     made = f"domicile egress nftables {country.code} | nft -f -"
     if command is None:
-        return warn("no nftables on this machine: nothing enforces the policy here", "install nftables, or see below")
+        return warn(
+            "no nftables on this machine: nothing enforces the policy here",
+            "install nftables; in Kubernetes, domicile egress networkpolicy does it instead",
+        )
     done = subprocess.run(
         [command, "-j", "list", "table", "inet", table(country.code)],
         capture_output=True,

@@ -29,6 +29,8 @@ PERIOD_S = 2.0
 METRICS_PERIODS = 5
 """Metrics go with each so many-th carrying."""
 TIMEOUT_S = 5.0
+CLOSE_S = 2.0
+"""How long a process that ends waits for the collector. The thread ends with the process, whatever it does."""
 BATCH = 512
 ROOM = 4096
 """Spans, and likewise log records, that may wait."""
@@ -97,7 +99,7 @@ class Courier:
     def close(self) -> None:
         """Carry what is there once more, and end."""
         self._ending.set()
-        self._thread.join(2 * TIMEOUT_S)
+        self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         periods = 0

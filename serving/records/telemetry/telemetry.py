@@ -93,7 +93,7 @@ class Telemetry:
             attach(self._handler)
 
     def close(self) -> None:
-        """Tell what is left, which takes seconds where the collector does not answer."""
+        """Tell what is left; up to :data:`~serving.records.telemetry.courier.CLOSE_S` where nobody answers."""
         if self._handler is not None:
             detach(self._handler)
             self._handler = None

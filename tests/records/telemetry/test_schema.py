@@ -10,9 +10,10 @@ from opentelemetry.semconv._incubating.metrics import gen_ai_metrics
 from opentelemetry.semconv.attributes import code_attributes, error_attributes, exception_attributes, http_attributes
 from opentelemetry.semconv.schemas import Schemas
 
-from serving.records.telemetry import metrics
+from serving.records.telemetry import faults, metrics
 from serving.records.telemetry.instruments import Instruments
 from serving.records.telemetry.schema import SEMCONV, Schema, Undescribed
+from serving.steps import record
 from tenants.country import Country
 from tenants.registry import load_country
 from tests.house import SHIPPED
@@ -103,6 +104,10 @@ def test_names_are_those_of_the_release_that_we_say() -> None:
     assert ours <= known
     theirs = {value for value in vars(gen_ai_metrics).values() if isinstance(value, str)}
     assert {metric.name for metric in metrics.ALL if metric.name.startswith("gen_ai.")} <= theirs
+
+
+def test_rules_are_those_of_the_audit_log() -> None:
+    assert {*record._RULES.values(), "validate"} == set(faults.RULES)
 
 
 def test_a_country_s_models_are_its_own(lenient: Schema) -> None:
