@@ -31,7 +31,8 @@ RETRY_AFTER_S = 5
 """A disk that was full is rarely empty sooner."""
 
 _UNKNOWN = Usage(0, 0, 0)
-_RULES = {
+VALIDATION = "validate"
+RULES = {
     Reason.NO_KEY: "authenticate",
     Reason.INVALID_API_KEY: "authenticate",
     Reason.INCORRECT_HOSTNAME: "r3",
@@ -50,11 +51,13 @@ _RULES = {
     Reason.INVALID_HOST: "http",
     Reason.UNKNOWN_PATH: "http",
     Reason.METHOD_NOT_ALLOWED: "http",
+    Reason.UNSUPPORTED_MEDIA_TYPE: "http",
+    Reason.UNSUPPORTED_ENCODING: "http",
     Reason.BODY_TOO_LARGE: "http",
     Reason.HEADERS_TOO_LARGE: "http",
     Reason.REQUEST_TIMEOUT: "http",
 }
-"""Which rule refuses for a reason; the residency rules by their number. What stands here not, is what a body asks."""
+"""Which rule refuses for a reason; the residency rules by their number. All others are found in a body."""
 
 
 class Asked(Protocol):
@@ -165,7 +168,7 @@ class Recording:
             known |= {"endpoint": _word(entry.asked.endpoint), "duration_ms": entry.duration_ms}
             if entry.caller is not None:
                 known |= {"organisation": entry.caller.organisation, "key": entry.caller.key_id}
-        rule = _RULES.get(error.reason, "validate")
+        rule = RULES.get(error.reason, VALIDATION)
         caller = entry.caller if entry is not None else None
         self._visits.refused(error.reason, rule, caller.service_class.value if caller is not None else UNKNOWN)
         self.refusals.note(request, rule, error.reason.key, **known)

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.engine.port import METRICS, Engine, NoClaim
-from serving.gateway.answers import complete, error_of
+from serving.gateway.answers import complete, error_of, usage_of
 from serving.gateway.sse import Events, Refusals, ResponseEvents, Tail, UsageNull
 from serving.types import Endpoint
 from tests.loopback import Event, events, streamed
@@ -273,6 +273,54 @@ async def test_r9_the_prefix_cache_is_kept_apart_between_organisations(
     assert await cached("north") == 0
     assert await cached("north") > 0
     assert await cached("south") == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("endpoint", list(Endpoint))
+async def test_what_a_request_cost_is_what_its_answer_said(
+    client: httpx.AsyncClient, engine: Engine, endpoint: Endpoint, stream: bool
+) -> None:
+    name = f"req_{endpoint.name}_{stream}"
+    assert engine.spent(name) is None
+    body = question(engine, endpoint, stream=stream)
+    expected = usage_of((await ask(client, endpoint, question(engine, endpoint)))["usage"])
+    response = await client.post(endpoint, json=body, headers={"x-request-id": f"{name}.1"})
+    assert response.status_code == 200
+    spent = engine.spent(f"{name}.2")
+    assert spent is not None
+    assert (spent.prompt_tokens, spent.completion_tokens) == (expected.prompt_tokens, expected.completion_tokens)
+    if not stream:
+        assert spent == usage_of(response.json()["usage"])
+
+
+@pytest.mark.parametrize("fields", [{"prompt": ["Once upon a time", "The sea"]}, {"n": 2}])
+async def test_so_is_that_of_several_prompts_and_choices(
+    client: httpx.AsyncClient, engine: Engine, fields: dict[str, Any]
+) -> None:
+    name = f"req_{next(iter(fields))}"
+    body = question(engine, COMPLETIONS, **fields)
+    response = await client.post(COMPLETIONS, json=body, headers={"x-request-id": name})
+    usage, spent = usage_of(response.json()["usage"]), engine.spent(name)
+    assert spent is not None
+    assert (spent.prompt_tokens, spent.completion_tokens) == (usage.prompt_tokens, usage.completion_tokens)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_and_that_of_an_answer_whose_client_left(client: httpx.AsyncClient, engine: Engine, stream: bool) -> None:
+    name = f"req_left_{stream}"
+    body = question(engine, CHAT, max_tokens=engine.facts().context_length // 2, ignore_eos=True, stream=stream)
+    asking = asyncio.create_task(client.post(CHAT, json=body, headers={"x-request-id": name}))
+    async with asyncio.timeout(20):
+        while (spent := engine.spent(name)) is None or spent.completion_tokens < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    asking.cancel()
+    async with asyncio.timeout(3):
+        while engine.load().running:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    after = engine.spent(name)
+    assert after is not None
+    assert after.prompt_tokens == spent.prompt_tokens > 0
+    assert 3 <= after.completion_tokens < engine.facts().context_length // 2
 
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))

@@ -27,7 +27,7 @@ async def last(ee: Land) -> dict[str, Any]:
         ("POST", CHAT, {}, {**ASKED[CHAT], "model": NAMED}, "grant", "model_not_found"),
         ("POST", CHAT, {}, {**ASKED[CHAT], "n": -1}, "validate", "integer_below_min_value"),
         ("POST", CHAT, {}, {**ASKED[CHAT], "max_tokens": 5000}, "validate", "integer_above_max_value"),
-        ("POST", CHAT, {"Content-Type": "text/plain"}, ASKED[CHAT], "validate", "unsupported_media_type"),
+        ("POST", CHAT, {"Content-Type": "text/plain"}, ASKED[CHAT], "http", "unsupported_media_type"),
         ("GET", CHAT, {}, None, "http", "method_not_allowed"),
         ("GET", "/nowhere", {}, None, "http", "unknown_path"),
         ("GET", "/v1/models", {"Authorization": ""}, None, "authenticate", "no_key"),
