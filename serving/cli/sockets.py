@@ -70,9 +70,10 @@ def title(pid: int | None) -> str:
         return "a process of another user"
     try:
         process = psutil.Process(pid)
-        return (process.cmdline() or [process.name()])[0].rpartition("/")[2] or process.name()
+        name: str = (process.cmdline() or [process.name()])[0].rpartition("/")[2] or process.name()
     except GONE:
         return "a process that is gone"
+    return name
 
 
 def _family(pid: int) -> list[int]:

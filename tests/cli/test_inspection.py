@@ -67,8 +67,14 @@ def child() -> Iterator[Any]:
     started = []
 
     def start(**environment: str) -> int:
-        started.append(subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environment))
-        return started[-1].pid
+        process = subprocess.Popen(
+            [sys.executable, "-uc", "print(); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
+        started.append(process)
+        # A process that is still being started shows no environment yet.
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process.pid
 
     yield start
     for process in started:
@@ -82,6 +88,7 @@ def test_environments(child: Any) -> None:
     says(egress.environments(country(allow_hub=True), [whole, hub]), Verdict.OK)
     loud = child(**{**SILENCE, **OFFLINE, "DO_NOT_TRACK": "0"})
     says(egress.environments(country(allow_hub=True), [loud]), Verdict.FAIL, "without DO_NOT_TRACK")
+    says(egress.environments(country(), [2**22 + 1]), Verdict.WARN, "can be read")
     proxied = child(**SILENCE, **OFFLINE, HTTPS_PROXY="http://user:secret@203.0.113.9")
     finding = egress.environments(country(), [proxied])
     says(finding, Verdict.WARN, "HTTPS_PROXY")

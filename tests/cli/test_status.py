@@ -117,6 +117,7 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
     terminal = Terminal(tmp_path, Cluster(), Serve(), set())
     monkeypatch.setattr(status, "LocalCluster", lambda _: terminal.cluster)
     monkeypatch.setattr(status, "ready", lambda country: country.code in terminal.answering)
+    monkeypatch.setattr(status, "stopped", lambda country: "")
     monkeypatch.setattr(status, "family_memory", lambda pid: pid * 1024**2)
     monkeypatch.setitem(sys.modules, "serving.cli.serve", terminal.serve)
     monkeypatch.setattr(serving.cli, "serve", terminal.serve, raising=False)
@@ -191,6 +192,14 @@ def test_one_that_is_not_ready_is_a_failed_check(up: Terminal) -> None:
     assert up.run().exit_code == 1
     assert up.run("--country", "ee").exit_code == 0
     assert up.run("-c", "ee", "-c", "kr").exit_code == 1
+
+
+def test_why_a_country_has_stopped_is_told(up: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "stopped", lambda country: f"node 1 labelled {country.code}")
+    up.answering.remove("ee")
+    _, countries = up.json()
+    assert [countries[code]["message"] for code in ("ee", "kr")] == ["node 1 labelled ee", ""]
+    assert "ee: node 1 labelled ee" in up.run().stderr
 
 
 def test_a_node_without_an_application_is_starting(up: Terminal) -> None:

@@ -63,6 +63,8 @@ def environments(country: Country, pids: Iterable[int]) -> Finding:
         return fail(lines(talking), "domicile down, then domicile up")
     if proxied:
         return warn(lines(proxied), "a proxy carries abroad what asks it: unset it, domicile down, then domicile up")
+    if not looked:
+        return warn("no process' environment can be read", "run domicile doctor as the user who runs domicile up")
     unread = f"; {wiped} wrote a title over theirs, and inherited it from these" if wiped else ""
     return ok(f"usage reports are off in {looked} processes, and hubs as the country says{unread}")
 
