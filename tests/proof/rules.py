@@ -7,12 +7,14 @@ and that no rule is without a proof, is itself a test.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+_HOUSED = re.compile(r"^pytestmark = .*mark\.(?:ray|engine)\b", re.MULTILINE)
 FURTHER = "Further tests that are named after this rule where the programs themselves are tested."
 
 
@@ -412,7 +414,7 @@ def belongs(test: str, name: str) -> bool:
 
 
 def carrying(code: str) -> list[str]:
-    """Tests anywhere that are called after a rule."""
+    """Tests anywhere that are called after a rule, but those that need a house of their own: there is no room for two."""
     begins = f"test_{code.lower()}_"
     files = sorted((ROOT / "tests").rglob("test_*.py"))
     return [
