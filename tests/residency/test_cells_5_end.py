@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from tests.proof.canary import Canary, Search, Searched, changed
 from tests.proof.cells import Cells
-from tests.proof.rules import ROOT
+from tests.proof.finding import ROOT
 from tests.proof.within import told
 from tests.running import DOMICILE, MODEL, ran
 

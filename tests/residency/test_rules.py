@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof.finding import ROOT, belongs, carrying, functions, named, proofs
 from tests.proof.outcome import Judged, Outcome, Verdict, judge
 from tests.proof.page import page
-from tests.proof.rules import JOURNEY, ROOT, RULES, TEXT, belongs, carrying, functions, named, proofs
+from tests.proof.rules import JOURNEY, RULES, TEXT
 
 NOW = datetime(2026, 2, 3, 4, 5, tzinfo=UTC)
 
