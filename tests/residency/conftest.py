@@ -50,7 +50,7 @@ def evidence(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def canary() -> Canary:
-    """The word that every request of the journey carries."""
+    """The word that the journey's requests carry."""
     return Canary.fresh()
 
 
