@@ -21,7 +21,7 @@ ifneq ($(READY),$(DEVICE))
 .PHONY: .venv/.ready
 endif
 
-.PHONY: help setup up down test lint bench loadtest
+.PHONY: help setup up down test prove lint bench loadtest
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,7 +42,11 @@ test: lint ## lint, the fast tests, then those with the real engine and a real c
 	$(BIN)/domicile models prepare
 	@if command -v npm >/dev/null; then npm install --prefix tests/node --no-package-lock --no-audit --no-fund; \
 		else echo "npm is not here: the README's request with Node is not tested"; fi
-	$(BIN)/pytest -m "engine or ray"
+	$(BIN)/pytest -m "(engine or ray) and not prove"
+
+prove: setup ## try every guarantee of residency, and write a report of it for people who know no code (as root)
+	$(BIN)/domicile models prepare
+	$(BIN)/python -m tests.proof
 
 lint: setup ## formatting, ruff, mypy and the import contracts
 	$(BIN)/ruff format --check .

@@ -17,6 +17,8 @@ SILENCE = {
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Told not to report, Ray reports just that. Here nobody listens.
+    "RAY_USAGE_STATS_REPORT_URL": "http://127.0.0.1:9/",
 }
 """The environment in which nothing phones home (R8)."""
 

@@ -6,9 +6,10 @@ Import it after :meth:`serving.cli.cluster.LocalCluster.enter`: Ray reads how to
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 
 import ray
@@ -74,7 +75,9 @@ def joined(record: Record) -> Iterator[None]:
     # Serve's own progress lines would run through ours.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:
-        yield
+        # Ray prints the cluster's mishaps, such as a node that was lost, where a script waits for JSON.
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         ray.shutdown()
 
