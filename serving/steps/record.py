@@ -168,7 +168,7 @@ class Recording:
             known |= {"endpoint": _word(entry.asked.endpoint), "duration_ms": entry.duration_ms}
             if entry.caller is not None:
                 known |= {"organisation": entry.caller.organisation, "key": entry.caller.key_id}
-        rule = RULES.get(error.reason, VALIDATION)
+        rule = _RULES.get(error.reason, "validate")
         caller = entry.caller if entry is not None else None
         self._visits.refused(error.reason, rule, caller.service_class.value if caller is not None else UNKNOWN)
         self.refusals.note(request, rule, error.reason.key, **known)
