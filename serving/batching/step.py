@@ -24,6 +24,10 @@ makes nobody's next token much slower."""
 NEWCOMERS = 2.0
 """Of what a running stream was promised, how much a newcomer waits for a step's end at most: its own promise is the
 longer one, and running streams may have saved for a step that is longer than theirs."""
+UNFINISHED = 0.6
+"""Of what a running stream was promised, how long a step is whose next prompt it does not finish in any case: what
+streams have saved is for prompts that it does finish. With all of it for a flood of long ones, simulated first tokens
+of short ones beside it came a fifth later."""
 BEHIND_S = 1.0
 """After so long with always something to prefill, prompts come as fast as they are done, or faster."""
 IN_TIME = 0.6
@@ -135,11 +139,28 @@ def plan(
         within = min(within, promised_s, WORTH * decode_s)
     if within < math.inf:
         room = model.chunk(within, decode_streams, context_tokens, at_most=room, at_least=least)
-    if decode_streams and ordered and not crowded:
-        gentle = model.chunk(GENTLE * decode_s, decode_streams, context_tokens, at_most=room, at_least=least)
-        next_done = ordered[0].left if ordered[0].left <= room else 0
-        room = min(room, max(gentle, next_done, _pressing(ordered, now, decode_s, model)))
+    if decode_streams and ordered:
+
+        def within_s(seconds: float) -> int:
+            return model.chunk(seconds, decode_streams, context_tokens, at_most=room, at_least=least)
+
+        gentle = None if crowded else within_s(GENTLE * decode_s)
+        unfinished = within_s(UNFINISHED * limits.step_s)
+        room = _spared(ordered, room, unfinished, gentle, _pressing(ordered, now, decode_s, model))
     return Plan(tuple(one.id for one in ordered), held, decode_tokens + room)
+
+
+def _spared(ordered: Sequence[Prefill], room: int, unfinished: int, gentle: int | None, pressing: int) -> int:
+    """What a step takes of its room beside streams: no more than it has to, where nothing is pressing.
+
+    Args:
+        unfinished: tokens where the next prompt is not done in this step in any case.
+        gentle: tokens where nothing more waits; ``None`` where something does.
+    """
+    next_done = ordered[0].left if ordered[0].left <= room else 0
+    if not next_done:
+        room = min(room, max(unfinished, pressing))
+    return room if gentle is None else min(room, max(gentle, next_done, pressing))
 
 
 def _pressing(ordered: Sequence[Prefill], now: float, decode_s: float, model: StepTime) -> int:

@@ -14,7 +14,7 @@ from uuid import uuid4
 from serving.batching.board import Board, Reading
 from serving.batching.capacity import Bounds, Capacity, capacity
 from serving.batching.jobs import Job, Reason, Refusal, due
-from serving.batching.lengths import PRIOR_DENSITY, Means
+from serving.batching.lengths import EXPECTED_AT_MOST, PRIOR_DENSITY, PRIOR_TOKENS, Means
 from serving.batching.orders import Orders, Told
 from serving.batching.pacer import Pacer, Refused, Turn
 from serving.batching.policy import Policy
@@ -51,6 +51,7 @@ class Core:
         self._board = board
         self._prefixes = Prefixes(cache_tokens)
         self._densities = Means(PRIOR_DENSITY)
+        self._answers = Means(PRIOR_TOKENS)
         self._serial = count()
         self._known = (0.0, capacity(Reading(), self._bounds))
         self._pacer = Pacer(Policy(self._known[1].speed), self.capacity, tell_crowd=board.tell_crowd)
@@ -82,6 +83,7 @@ class Core:
     def job(self, claim: ClaimFacts, prompt: Sequence[int], answer_tokens: int, streams: int) -> Job:
         """A request as the policy sees it."""
         cached = self._prefixes.cached(claim.cache_salt, prompt)
+        self._answers.learn(claim.organisation, min(answer_tokens, EXPECTED_AT_MOST))
         if claim.body_bytes:
             self._densities.learn(claim.organisation, 1000 * (len(prompt) - cached) / claim.body_bytes)
         return self._job(claim, len(prompt), cached, answer_tokens, streams)
@@ -95,8 +97,9 @@ class Core:
         tokens = round(SURELY * self._densities.of(claim.organisation) * claim.body_bytes / 1000)
         if not tokens:
             return None
-        # A picture is many bytes and few tokens, and an answer may be of one.
-        job = self._job(claim, min(tokens, FORESEEN_AT_MOST), 0, 1, 1)
+        answer = round(self._answers.of(claim.organisation))
+        # A picture is many bytes and few tokens.
+        job = self._job(claim, min(tokens, FORESEEN_AT_MOST), 0, answer, 1)
         refusal = self._pacer.turned_away_at_once(job)
         return None if refusal is None else _turnaway(refusal)
 

@@ -6,7 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.batching.jobs import Account
-from serving.batching.step import BEHIND_S, GENTLE, NEWCOMERS, WORTH, Behind, Limits, Plan, Prefill, order, plan
+from serving.batching.step import (
+    BEHIND_S,
+    GENTLE,
+    NEWCOMERS,
+    SPENT_AT_ONCE,
+    UNFINISHED,
+    WORTH,
+    Behind,
+    Limits,
+    Plan,
+    Prefill,
+    order,
+    plan,
+)
 from serving.batching.steptime import Coefficients, Step, StepTime
 
 LIMITS = Limits(tokens=2048, step_s=0.2, chunk=16, debt=100)
@@ -102,6 +115,17 @@ def test_a_long_prompt_that_has_time_goes_on_gently() -> None:
 def test_nothing_is_spared_where_more_waits_before_the_engine() -> None:
     made = a_plan([prefill("long", "a", 5000, due=1e6)], streams=20, crowded=True)
     assert made.tokens == a_plan([prefill("long", "a", 5000, due=0.0)], streams=20).tokens
+
+
+def test_what_streams_have_saved_is_for_prompts_that_a_step_finishes() -> None:
+    saved = PROMISED_S + SPENT_AT_ONCE * LIMITS.step_s
+    short = a_plan([prefill("short", "a", 150, due=1e6)], streams=20, crowded=True, promised_s=saved)
+    assert short.tokens - 20 >= 150
+    long = a_plan([prefill("long", "a", 5000, due=1e6)], streams=20, crowded=True, promised_s=saved)
+    assert MODEL.predict(Step(long.tokens - 20, 20, 2000)) <= UNFINISHED * LIMITS.step_s
+    assert (
+        a_plan([prefill("late", "a", 5000, due=0.0)], streams=20, crowded=True, promised_s=saved).tokens > long.tokens
+    )
 
 
 @given(st.integers(100, 3000), st.floats(0.5, 60), st.integers(1, 30))
