@@ -42,7 +42,7 @@ OWED = 150.0
 """An account is taken for such a one as long as it is no further ahead of the least served, in virtual tokens, with all
 that it has waiting."""
 SOONEST_RETRY_S = 0.25
-_RETRY_MARGIN = 1.4
+_RETRY_MARGIN = 1.5
 
 
 class Policy:

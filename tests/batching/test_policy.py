@@ -57,7 +57,7 @@ def test_between_equals_the_one_about_to_miss_goes_first_then_the_cached_one() -
 
 def test_the_least_served_goes_first_however_urgent_another_s_job_is() -> None:
     core = letting_in(
-        job("big", "a", prompt_tokens=3000, first_token_by=8.0), job("next", "a", first_token_by=9.0), job("b", "b")
+        job("big", "a", prompt_tokens=3000, first_token_by=8.0), job("next", "a", first_token_by=12.0), job("b", "b")
     )
     assert core.next(0.0, WIDE) is not None
     core.served("big", prefill_tokens=3000)
