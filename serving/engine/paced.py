@@ -29,7 +29,8 @@ NO_HURRY_S = 3.0
 """After which a request is asked again that no idle engine could serve as promised: others are faster, or later."""
 SURELY = 0.8
 """Of the prompt tokens that a body of its size holds as a rule, with how many a request is judged before it is read."""
-FORESEEN_AT_MOST = 256
+FORESEEN_AT_MOST = 256.0
+"""A picture is many bytes and few tokens: nobody is taken to send more than this, or than its prompts usually have."""
 STALE_S = 0.005
 """How long a reading of the engine is good for: a step takes longer."""
 
@@ -51,6 +52,7 @@ class Core:
         self._board = board
         self._prefixes = Prefixes(cache_tokens)
         self._densities = Means(PRIOR_DENSITY)
+        self._prompts = Means(FORESEEN_AT_MOST)
         self._answers = Means(PRIOR_TOKENS)
         self._serial = count()
         self._known = (0.0, capacity(Reading(), self._bounds))
@@ -86,6 +88,7 @@ class Core:
         self._answers.learn(claim.organisation, min(answer_tokens, EXPECTED_AT_MOST))
         if claim.body_bytes:
             self._densities.learn(claim.organisation, 1000 * (len(prompt) - cached) / claim.body_bytes)
+            self._prompts.learn(claim.organisation, len(prompt) - cached)
         return self._job(claim, len(prompt), cached, answer_tokens, streams)
 
     def turned_away(self, claim: ClaimFacts) -> Turnaway | None:
@@ -97,9 +100,9 @@ class Core:
         tokens = round(SURELY * self._densities.of(claim.organisation) * claim.body_bytes / 1000)
         if not tokens:
             return None
+        usual = round(max(FORESEEN_AT_MOST, self._prompts.of(claim.organisation)))
         answer = round(self._answers.of(claim.organisation))
-        # A picture is many bytes and few tokens.
-        job = self._job(claim, min(tokens, FORESEEN_AT_MOST), 0, answer, 1)
+        job = self._job(claim, min(tokens, usual), 0, answer, 1)
         refusal = self._pacer.turned_away_at_once(job)
         return None if refusal is None else _turnaway(refusal)
 

@@ -93,6 +93,24 @@ async def test_what_would_be_turned_away_for_certain_is_known_from_the_size_of_i
         assert made.turned_away(batch) is None, "it has time"
 
 
+async def test_whoever_sends_long_prompts_is_judged_by_their_length_and_a_picture_is_not(board: Board) -> None:
+    made = core(board)
+    long, short = replace(claim(), body_bytes=8000), replace(claim(), body_bytes=400)
+    for _ in range(50):
+        made.job(long, range(2000), 4, 1)
+    async with AsyncExitStack() as leaving:
+        for number in range(50):
+            one = made.job(short, range(100 * number, 100 * number + 100), 200, 1)
+            leaving.push_async_callback(_ended, asyncio.create_task(_held(made, one)))
+            await asyncio.sleep(0)
+            if sum(made.refusals.values()):
+                break
+        assert made.turned_away(short) is not None
+        assert made.turned_away(long) is None, "it is due after several times its own prefill"
+        picture = replace(claim("painter"), body_bytes=4_000_000)
+        assert made.turned_away(picture) is None
+
+
 async def _held(made: Core, job: Job) -> None:
     async with made.turn(job, claim(), range(3)):
         await asyncio.Event().wait()
