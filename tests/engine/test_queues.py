@@ -10,6 +10,7 @@ from serving.engine.queues import unname
 
 def test_r7_memory_that_is_mapped_goes_on_without_its_name() -> None:
     memory = SharedMemory(create=True, size=4096)
+    assert memory.buf is not None
     named = Path("/dev/shm") / memory.name.lstrip("/")
     assert named.exists()
     assert unname() >= 1
