@@ -47,6 +47,7 @@ from serving.engine.arguments import DEFAULT_SLO, ArgumentsRefused, Description
 from serving.engine.grammars import GrammarGate, GrammarRefused
 from serving.engine.paced import Core, new_board
 from serving.engine.port import GENERATING, ClaimFacts, EngineDead, EngineFacts, Load, Moments, guarded, require_claim
+from serving.engine.queues import unname
 from serving.engine.spending import Cost, Spending
 from serving.engine.turnaway import Turnaway, TurnedAway, foreseeing, heeding
 from serving.settings import BOARD
@@ -287,6 +288,7 @@ class VllmEngine:
         await init_app_state(llm, app.state, self._args, supported_tasks=tasks)
         # vLLM's error handlers tell its own server to exit when the engine died; here the health check does that.
         app.state.server = SimpleNamespace(should_exit=False)
+        unname()
         # Beside vLLM's own in the registry that its application shows: one engine a process, so no labels.
         self._gauges = list(_gauges(llm))
         self._llm, self._app = llm, guarded(foreseeing(heeding(app), partial(_foreseen, llm.core)))

@@ -11,6 +11,7 @@ import ray
 
 from serving.placement import COUNTRY_LABEL, Node
 from serving.replicas.cell import Unseen
+from serving.types import Address
 
 
 class ForeignGround(RuntimeError):
@@ -19,6 +20,8 @@ class ForeignGround(RuntimeError):
 
 def stand_in(country: str) -> dict[str, str]:
     """The labels of the node that this actor runs on. From then on it leaves no memory dump, nor do its children.
+
+    Ray Serve's own listener, which it opens when a deployment is made, will be at the node's own address.
 
     Raises:
         ForeignGround: the scheduler's word is not enough; a node that is not the country's is refused.
@@ -29,6 +32,7 @@ def stand_in(country: str) -> dict[str, str]:
             f"a process of {country} was placed on a node labelled {labels.get(COUNTRY_LABEL, 'with no country')}"
         )
     _dump_nothing()
+    _listen_at_home()
     return labels
 
 
@@ -41,6 +45,14 @@ def _dump_nothing() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):  # a kernel without dumps has no filter for them
         Path("/proc/self/coredump_filter").write_text("0")
+
+
+def _listen_at_home() -> None:
+    """Serve would open its door for calls between deployments, which nobody of ours makes, on every interface."""
+    from ray.serve._private import replica
+
+    everywhere = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, _: everywhere(server, str(Address(address(), 0)))
 
 
 def nodes() -> list[Node]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from tests.proof.finding import belongs, proofs
 from tests.proof.rules import RULES, Proof, Rule
 
-NOT_RUN = "not all tests that belong here were run"
+NOT_RUN = "Not all tests that belong here were run"
 
 
 class Verdict(StrEnum):

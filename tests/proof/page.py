@@ -139,7 +139,7 @@ def _rule(judged: Judged) -> str:
 
 
 def _proof(tried: Tried) -> str:
-    seen = _facts([(name.capitalize(), _grouped(value)) for name, value in tried.seen]) if tried.seen else ""
+    seen = _facts([(name[:1].upper() + name[1:], _grouped(value)) for name, value in tried.seen]) if tried.seen else ""
     why = "".join(f'<p class="why">{escape(each)}</p>' for each in tried.why)
     return (
         f'<li class="{_TONE[tried.verdict]}"><p><span class="mark" aria-hidden="true">{_MARK[tried.verdict]}</span>'
