@@ -115,7 +115,7 @@ def test_names_are_those_of_the_release_that_we_say() -> None:
 
 
 def test_rules_are_those_of_the_audit_log() -> None:
-    assert {*record.RULES.values(), "validate"} == set(faults.RULES)
+    assert {*record._RULES.values(), "validate"} == set(faults.RULES)
 
 
 def test_a_country_s_models_are_its_own(lenient: Schema) -> None:
