@@ -1,93 +1,68 @@
-"""Where figures are kept between two readings: counts by label values, some 0.3 µs each.
-
-Written by one event loop and read by any thread: a reading copies, and may be a request older for one metric than for
-the next.
-"""
+"""The process's figures: instruments of the SDK, with nothing in them that the schema does not describe."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
 
 from serving.records.telemetry.metrics import Kind, Metric
 from serving.records.telemetry.schema import Schema
 
 Labels = tuple[str, ...]
 """Values in the order of :attr:`Metric.labels`; an empty one is a label that is not there."""
-
-
-@dataclass(slots=True)
-class Distribution:
-    """Counts of what fell into each bucket, the last being all above; and their sum."""
-
-    counts: list[int]
-    total: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One metric at one moment."""
-
-    metric: Metric
-    points: Mapping[Labels, float | Distribution]
+_Said = dict[str, str]
 
 
 class Instruments:
-    """The metrics of one process."""
+    """The metrics of one process. May be used from any thread."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, meter: Meter) -> None:
         self._schema = schema
-        self._numbers: dict[Metric, dict[Labels, float]] = {}
-        self._distributions: dict[Metric, dict[Labels, Distribution]] = {}
-        self._gauges: dict[Metric, Callable[[], Mapping[Labels, float]]] = {}
+        self._meter = meter
+        self._counters: dict[Metric, Counter] = {}
+        self._histograms: dict[Metric, Histogram] = {}
+        self._described: dict[tuple[Metric, Labels], _Said] = {}
 
-    def add(self, metric: Metric, *labels: str, by: float = 1) -> None:
+    def add(self, metric: Metric, *labels: str, by: float = 1.0) -> None:
         """Count."""
-        numbers = self._numbers.get(metric)
-        if numbers is None:
-            numbers = self._numbers.setdefault(metric, {})
-        if labels in numbers:
-            numbers[labels] += by
-        elif self._described(metric, labels):
-            numbers[labels] = by
+        said = self._said(metric, labels)
+        if said is not None:
+            counter = self._counters.get(metric)
+            if counter is None:
+                made = self._meter.create_counter(metric.name, metric.unit, metric.about)
+                counter = self._counters.setdefault(metric, made)
+            counter.add(by, said)
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """Put a value into its bucket."""
-        distributions = self._distributions.get(metric)
-        if distributions is None:
-            distributions = self._distributions.setdefault(metric, {})
-        found = distributions.get(labels)
-        if found is None:
-            if not self._described(metric, labels):
-                return
-            found = distributions[labels] = Distribution([0] * (len(metric.bounds) + 1))
-        found.counts[bisect_left(metric.bounds, value)] += 1
-        found.total += value
+        said = self._said(metric, labels)
+        if said is not None:
+            histogram = self._histograms.get(metric)
+            if histogram is None:
+                made = self._meter.create_histogram(metric.name, metric.unit, metric.about)
+                histogram = self._histograms.setdefault(metric, made)
+            histogram.record(value, said)
 
     def read(self, metric: Metric, value: Callable[[], Mapping[Labels, float]]) -> None:
         """Ask for a gauge's, or a counter's, values whenever somebody reads it."""
-        self._gauges[metric] = value
 
-    def readings(self) -> Iterator[Reading]:
-        """All metrics that there is something to say of."""
-        for metric, numbers in self._numbers.copy().items():
-            if numbers:
-                yield Reading(metric, numbers.copy())
-        for metric, distributions in self._distributions.copy().items():
-            if not distributions:
-                continue
-            copies = {labels: Distribution(list(one.counts), one.total) for labels, one in distributions.copy().items()}
-            yield Reading(metric, copies)
-        for metric, value in self._gauges.copy().items():
-            points = {labels: number for labels, number in value().items() if self._described(metric, labels)}
-            if points:
-                yield Reading(metric, points)
+        def observed(_: CallbackOptions) -> Iterator[Observation]:
+            for labels, number in value().items():
+                said = self._said(metric, labels)
+                if said is not None:
+                    yield Observation(number, said)
 
-    def _described(self, metric: Metric, labels: Labels) -> bool:
-        """Looked at once for each set of labels that is kept."""
-        assert len(labels) == len(metric.labels), metric.name
-        assert metric.kind is not Kind.HISTOGRAM or metric.bounds, metric.name
-        return all(
-            not value or self._schema.allows(name, value) for name, value in zip(metric.labels, labels, strict=True)
-        )
+        meter = self._meter
+        create = meter.create_observable_gauge if metric.kind is Kind.GAUGE else meter.create_observable_counter
+        create(metric.name, [observed], metric.unit, metric.about)
+
+    def _said(self, metric: Metric, labels: Labels) -> _Said | None:
+        """As the SDK takes them; looked at once for each set of labels that is described."""
+        said = self._described.get((metric, labels))
+        if said is not None:
+            return said
+        said = {name: value for name, value in zip(metric.labels, labels, strict=True) if value}
+        if not all(self._schema.allows(name, value) for name, value in said.items()):
+            return None
+        return self._described.setdefault((metric, labels), said)

@@ -1,0 +1,195 @@
+"""OpenTelemetry's SDK, on a short leash: every parameter that it would look for in the environment is given here.
+
+Its providers are objects of one country's telemetry. None is made the process's own (``set_tracer_provider`` and the
+like), so what other libraries tell to whoever listens does not come here, and what is told here goes nowhere else.
+"""
+
+from __future__ import annotations
+
+from opentelemetry._logs import LogRecord
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import Meter, NoOpMeterProvider
+from opentelemetry.sdk._logs import LoggerProvider, LogRecordLimits, ReadWriteLogRecord
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import Tracer
+from prometheus_client import CollectorRegistry
+
+from serving.records.telemetry import courier, exporters, metrics
+from serving.records.telemetry.courier import Courier
+from serving.records.telemetry.exporters import FiguresOut, LogsOut, Losses, SpansOut
+from serving.records.telemetry.metrics import Kind
+from serving.records.telemetry.schema import SEMCONV
+from tenants.country import Collector
+
+METRICS_PERIODS = 5
+"""Figures go with each so many-th period."""
+_SCOPE = "domicile"
+_OWN_LABELS = frozenset({"domicile.country", "domicile.site"})
+"""What of the process stands in every series of the Prometheus page."""
+_MOST, _LONGEST = 32, 256
+_SPAN = SpanLimits(
+    max_attributes=_MOST,
+    max_span_attributes=_MOST,
+    max_attribute_length=_LONGEST,
+    max_span_attribute_length=_LONGEST,
+    # Neither is in the schema. The SDK writes an exception's text into an event, which is no place for it (R7).
+    max_events=0,
+    max_links=0,
+    max_event_attributes=0,
+    max_link_attributes=0,
+)
+_LOG = LogRecordLimits(
+    max_attributes=_MOST,
+    max_log_record_attributes=_MOST,
+    max_attribute_length=_LONGEST,
+    max_log_record_attribute_length=_LONGEST,
+)
+_VIEWS = tuple(
+    View(
+        instrument_name=metric.name,
+        aggregation=ExplicitBucketHistogramAggregation(boundaries=metric.bounds, record_min_max=False),
+    )
+    for metric in metrics.ALL
+    if metric.kind is Kind.HISTOGRAM
+)
+
+
+class Figures:
+    """The process's metrics, for Prometheus and, where there is one, for the collector."""
+
+    def __init__(self, resource: Resource, collector: Collector | None) -> None:
+        """
+        Raises:
+            OSError: the collector's authority cannot be read.
+        """
+        self.registry = CollectorRegistry()
+        readers: list[MetricReader] = [
+            PrometheusMetricReader(
+                disable_target_info=True,
+                scope_info_enabled=False,
+                resource_attribute_filter=_OWN_LABELS.__contains__,
+                registry=self.registry,
+            )
+        ]
+        self._courier = Courier(collector, "/v1/metrics") if collector else None
+        self._out = FiguresOut(self._courier) if self._courier else None
+        if self._out:
+            readers.append(
+                PeriodicExportingMetricReader(
+                    self._out,
+                    export_interval_millis=courier.PERIOD_S * METRICS_PERIODS * 1000,
+                    export_timeout_millis=courier.CLOSE_S * 1000,
+                )
+            )
+        self._provider = MeterProvider(
+            readers, resource, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False, views=_VIEWS
+        )
+
+    @property
+    def meter(self) -> Meter:
+        return self._provider.get_meter(_SCOPE, schema_url=SEMCONV)
+
+    @property
+    def lost(self) -> int:
+        """How often the collector was not told."""
+        return self._out.lost if self._out else 0
+
+    def hurry(self) -> None:
+        if self._courier:
+            self._courier.hurry()
+
+    def close(self) -> None:
+        self._provider.shutdown(courier.CLOSE_S * 1000)
+
+
+class Spans:
+    """The process's spans on their way to the collector. Whoever asks for a tracer wants all that it makes told."""
+
+    def __init__(self, resource: Resource, collector: Collector) -> None:
+        """Raises as :class:`Figures`."""
+        self._courier = Courier(collector, "/v1/traces")
+        self.losses = Losses()
+        self._provider = TracerProvider(
+            ALWAYS_ON,
+            resource,
+            shutdown_on_exit=False,
+            id_generator=RandomIdGenerator(),
+            span_limits=_SPAN,
+            meter_provider=NoOpMeterProvider(),
+        )
+        self._provider.add_span_processor(_SpanQueue(self._courier, self.losses))
+
+    @property
+    def tracer(self) -> Tracer:
+        return self._provider.get_tracer(_SCOPE, schema_url=SEMCONV)
+
+    def hurry(self) -> None:
+        self._courier.hurry()
+
+    def close(self) -> None:
+        self._provider.shutdown()
+
+
+class Logs:
+    """The process's log records on their way to the collector."""
+
+    def __init__(self, resource: Resource, collector: Collector) -> None:
+        """Raises as :class:`Figures`."""
+        self._courier = Courier(collector, "/v1/logs")
+        self.losses = Losses()
+        self._provider = LoggerProvider(
+            resource, shutdown_on_exit=False, meter_provider=NoOpMeterProvider(), log_record_limits=_LOG
+        )
+        self._provider.add_log_record_processor(_LogQueue(self._courier, self.losses))
+        self._logger = self._provider.get_logger(_SCOPE, schema_url=SEMCONV)
+
+    def tell(self, record: LogRecord) -> None:
+        self._logger.emit(record)
+
+    def hurry(self) -> None:
+        self._courier.hurry()
+
+    def close(self) -> None:
+        self._provider.shutdown()
+
+
+class _SpanQueue(BatchSpanProcessor):
+    def __init__(self, way: Courier, losses: Losses) -> None:
+        super().__init__(
+            SpansOut(way, losses),
+            max_queue_size=exporters.ROOM,
+            schedule_delay_millis=courier.PERIOD_S * 1000,
+            max_export_batch_size=exporters.BATCH,
+            export_timeout_millis=courier.TIMEOUT_S * 1000,
+            meter_provider=NoOpMeterProvider(),
+        )
+        self._losses = losses
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self._losses.told()
+        super().on_end(span)
+
+
+class _LogQueue(BatchLogRecordProcessor):
+    def __init__(self, way: Courier, losses: Losses) -> None:
+        super().__init__(
+            LogsOut(way, losses),
+            schedule_delay_millis=courier.PERIOD_S * 1000,
+            max_export_batch_size=exporters.BATCH,
+            export_timeout_millis=courier.TIMEOUT_S * 1000,
+            max_queue_size=exporters.ROOM,
+            meter_provider=NoOpMeterProvider(),
+        )
+        self._losses = losses
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        self._losses.told()
+        super().on_emit(log_record)
