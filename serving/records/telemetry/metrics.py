@@ -15,6 +15,10 @@ TOKEN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.
 TOKENS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0)
 
 
+Labels = tuple[str, ...]
+"""Values in the order of :attr:`Metric.labels`; an empty one is a label that is not there."""
+
+
 class Kind(Enum):
     """How a metric behaves."""
 
@@ -39,6 +43,10 @@ class Metric:
         """The name on the Prometheus page, without what a histogram's series add."""
         base = exposed(self.name) + _UNITS.get(self.unit, "")
         return base + "_total" if self.kind is Kind.COUNTER else base
+
+    def said(self, labels: Labels) -> dict[str, str]:
+        """Labels by their names."""
+        return {name: value for name, value in zip(self.labels, labels, strict=True) if value}
 
 
 def exposed(name: str) -> str:

@@ -12,8 +12,7 @@ from opentelemetry.metrics import Meter, NoOpMeterProvider
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordLimits, ReadWriteLogRecord
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.metrics.export import MetricReader, MetricsData, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -22,10 +21,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 
-from serving.records.telemetry import courier, exporters, metrics
+from serving.records.telemetry import courier, exporters
 from serving.records.telemetry.courier import Courier
+from serving.records.telemetry.distributions import Distributions
 from serving.records.telemetry.exporters import FiguresOut, LogsOut, Losses, SpansOut
-from serving.records.telemetry.metrics import Kind
 from serving.records.telemetry.schema import SEMCONV
 from tenants.country import Collector
 
@@ -52,14 +51,6 @@ _LOG = LogRecordLimits(
     max_attribute_length=_LONGEST,
     max_log_record_attribute_length=_LONGEST,
 )
-_VIEWS = tuple(
-    View(
-        instrument_name=metric.name,
-        aggregation=ExplicitBucketHistogramAggregation(boundaries=metric.bounds, record_min_max=False),
-    )
-    for metric in metrics.ALL
-    if metric.kind is Kind.HISTOGRAM
-)
 
 
 class Figures:
@@ -70,27 +61,15 @@ class Figures:
         Raises:
             OSError: the collector's authority cannot be read.
         """
+        self.distributions = Distributions()
         self.registry = CollectorRegistry()
-        readers: list[MetricReader] = [
-            PrometheusMetricReader(
-                disable_target_info=True,
-                scope_info_enabled=False,
-                resource_attribute_filter=_OWN_LABELS.__contains__,
-                registry=self.registry,
-            )
-        ]
+        readers: list[MetricReader] = [_Page(self.registry, self.distributions)]
         self._courier = Courier(collector, "/v1/metrics") if collector else None
         self._out = FiguresOut(self._courier) if self._courier else None
         if self._out:
-            readers.append(
-                PeriodicExportingMetricReader(
-                    self._out,
-                    export_interval_millis=courier.PERIOD_S * METRICS_PERIODS * 1000,
-                    export_timeout_millis=courier.CLOSE_S * 1000,
-                )
-            )
+            readers.append(_Clock(self._out, self.distributions))
         self._provider = MeterProvider(
-            readers, resource, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False, views=_VIEWS
+            readers, resource, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False
         )
 
     @property
@@ -159,6 +138,38 @@ class Logs:
 
     def close(self) -> None:
         self._provider.shutdown()
+
+
+class _Page(PrometheusMetricReader):
+    """Reads when Prometheus does."""
+
+    def __init__(self, registry: CollectorRegistry, distributions: Distributions) -> None:
+        super().__init__(
+            disable_target_info=True,
+            scope_info_enabled=False,
+            resource_attribute_filter=_OWN_LABELS.__contains__,
+            registry=registry,
+        )
+        self._distributions = distributions
+
+    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 0, **kwargs: object) -> None:
+        super()._receive_metrics(self._distributions.joined(metrics_data), timeout_millis, **kwargs)
+
+
+class _Clock(PeriodicExportingMetricReader):
+    """Reads from time to time, for the collector."""
+
+    def __init__(self, out: FiguresOut, distributions: Distributions) -> None:
+        # Before the thread that the SDK starts may look for it.
+        self._distributions = distributions
+        super().__init__(
+            out,
+            export_interval_millis=courier.PERIOD_S * METRICS_PERIODS * 1000,
+            export_timeout_millis=courier.CLOSE_S * 1000,
+        )
+
+    def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 0, **kwargs: object) -> None:
+        super()._receive_metrics(self._distributions.joined(metrics_data), timeout_millis, **kwargs)
 
 
 class _SpanQueue(BatchSpanProcessor):

@@ -16,8 +16,9 @@ from opentelemetry.sdk.resources import Resource
 from prometheus_client import generate_latest
 
 from serving.records.telemetry import metrics
-from serving.records.telemetry.instruments import Instruments, Labels
+from serving.records.telemetry.instruments import Instruments
 from serving.records.telemetry.logs import Handler, attach, detach
+from serving.records.telemetry.metrics import Labels
 from serving.records.telemetry.providers import Figures, Logs, Spans
 from serving.records.telemetry.schema import SEMCONV, Schema
 from serving.records.telemetry.trace import Trace, carried
@@ -41,7 +42,7 @@ class Telemetry:
         self._sampling = country.telemetry.sampling if collector else 0.0
         self._handler: Handler | None = None
         self._open = True
-        self.instruments = Instruments(schema, self._figures.meter)
+        self.instruments = Instruments(schema, self._figures.meter, self._figures.distributions)
         self.instruments.read(metrics.DROPPED, self.dropped)
 
     @classmethod

@@ -10,7 +10,7 @@ from time import perf_counter
 from serving.errors import DomicileError, Reason, Refused
 from serving.records.telemetry import metrics
 from serving.records.telemetry.fairness import Fairness
-from serving.records.telemetry.instruments import Labels
+from serving.records.telemetry.metrics import Labels
 from serving.records.telemetry.schema import OPERATIONS, PROVIDER, UNKNOWN, Outcome, Value
 from serving.records.telemetry.telemetry import Telemetry
 from serving.records.telemetry.trace import Trace, current
