@@ -170,6 +170,7 @@ async def main() -> None:
     async with land(Path(sys.argv[1]), "ee", telling=telling) as ee:
         async with ee.client() as client:
             assert (await client.post(CHAT, json=ASKED[CHAT])).status_code == 200
+        assert b"domicile_requests_total{" in ee.service.telemetry.page()
 
 asyncio.run(main())
 """

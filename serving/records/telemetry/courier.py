@@ -21,6 +21,9 @@ from tenants.country import Collector
 
 PERIOD_S = 2.0
 """How often what there is goes, and how long a collector that could not take it is left alone."""
+BATCH = 512
+ROOM = 4096
+"""Spans, and likewise log records, that may wait."""
 TIMEOUT_S = 2.0
 CLOSE_S = 2 * TIMEOUT_S
 """How long a process that ends may take: for what is on its way then, and for what is left. Its threads end with it."""
@@ -36,7 +39,11 @@ class _Answer(Enum):
 
 
 class Courier:
-    """One process's way to one of the collector's paths, for one thread at a time."""
+    """One process's way to one of the collector's paths, for one thread at a time; the counts are for any.
+
+    What is :meth:`told` waits in a queue of the SDK's. Where there is no room it lets the oldest go and counts none:
+    whoever was told, was not brought, and can be waiting no more is gone.
+    """
 
     def __init__(self, collector: Collector, path: str) -> None:
         """
@@ -50,23 +57,50 @@ class Courier:
         self._process = os.getpid()
         self._ending = threading.Event()
         self._until = math.inf
+        self._lock = threading.Lock()
+        self._told = self._brought = self._gone = self._refused = 0
 
-    def bring(self, message: bytes) -> bool:
-        """Until it is taken, or refused, or this ends: whether it was taken."""
+    @property
+    def lost(self) -> int:
+        """What the collector will never hear of."""
+        return self._gone + self._refused
+
+    def told(self) -> None:
+        """One more is waiting."""
+        with self._lock:
+            self._told += 1
+            self._gone = max(self._gone, self._told - self._brought - ROOM)
+
+    def bring(self, message: bytes, items: int) -> bool:
+        """So many that waited, until they are taken, or refused, or this ends: whether they were taken."""
+        with self._lock:
+            self._brought += items
         while (answer := self._post(message)) is _Answer.LATER and not self._ending.is_set():
             self._ending.wait(PERIOD_S)
-        return answer is _Answer.TAKEN
+        return self._counted(answer, items)
 
     def offer(self, message: bytes) -> bool:
-        """Once: whether it was taken."""
-        return self._post(message) is _Answer.TAKEN
+        """Once, what did not wait: whether it was taken."""
+        return self._counted(self._post(message), 1)
 
     def hurry(self) -> None:
         """From now on each message is brought once, and none when :data:`TIMEOUT_S` are over."""
         self._until = monotonic() + TIMEOUT_S
         self._ending.set()
 
-    def hang_up(self) -> None:
+    def close(self) -> None:
+        """Nothing is brought any more."""
+        with self._lock:
+            self._gone = max(self._gone, self._told - self._brought)
+        self._hang_up()
+
+    def _counted(self, answer: _Answer, items: int) -> bool:
+        if answer is not _Answer.TAKEN:
+            with self._lock:
+                self._refused += items
+        return answer is _Answer.TAKEN
+
+    def _hang_up(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -81,7 +115,7 @@ class Courier:
         try:
             status = self._status(message)
         except (OSError, http.client.HTTPException):
-            self.hang_up()
+            self._hang_up()
             return _Answer.LATER
         if status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS:
             return _Answer.LATER
@@ -93,7 +127,7 @@ class Courier:
         answer = connection.getresponse()
         answer.read(1 << 16)
         if answer.will_close or answer.length:
-            self.hang_up()
+            self._hang_up()
         return answer.status
 
     def _connected(self) -> http.client.HTTPConnection:

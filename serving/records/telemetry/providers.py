@@ -6,9 +6,8 @@ like), so what other libraries tell to whoever listens does not come here, and w
 
 from __future__ import annotations
 
-from opentelemetry._logs import LogRecord
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.metrics import Meter, NoOpMeterProvider
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk._logs import LoggerProvider, LogRecordLimits, ReadWriteLogRecord
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
@@ -18,19 +17,15 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Tracer
 from prometheus_client import CollectorRegistry
 
-from serving.records.telemetry import courier, exporters
+from serving.records.telemetry import courier
 from serving.records.telemetry.courier import Courier
 from serving.records.telemetry.distributions import Distributions
-from serving.records.telemetry.exporters import FiguresOut, LogsOut, Losses, SpansOut
-from serving.records.telemetry.schema import SEMCONV
-from tenants.country import Collector
+from serving.records.telemetry.exporters import FiguresOut, LogsOut, SpansOut
 
 METRICS_PERIODS = 5
 """Figures go with each so many-th period."""
-_SCOPE = "domicile"
 _OWN_LABELS = frozenset({"domicile.country", "domicile.site"})
 """What of the process stands in every series of the Prometheus page."""
 _MOST, _LONGEST = 32, 256
@@ -53,91 +48,40 @@ _LOG = LogRecordLimits(
 )
 
 
-class Figures:
-    """The process's metrics, for Prometheus and, where there is one, for the collector."""
-
-    def __init__(self, resource: Resource, collector: Collector | None) -> None:
-        """
-        Raises:
-            OSError: the collector's authority cannot be read.
-        """
-        self.distributions = Distributions()
-        self.registry = CollectorRegistry()
-        readers: list[MetricReader] = [_Page(self.registry, self.distributions)]
-        self._courier = Courier(collector, "/v1/metrics") if collector else None
-        self._out = FiguresOut(self._courier) if self._courier else None
-        if self._out:
-            readers.append(_Clock(self._out, self.distributions))
-        self._provider = MeterProvider(
-            readers, resource, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False
-        )
-
-    @property
-    def meter(self) -> Meter:
-        return self._provider.get_meter(_SCOPE, schema_url=SEMCONV)
-
-    @property
-    def lost(self) -> int:
-        """How often the collector was not told."""
-        return self._out.lost if self._out else 0
-
-    def hurry(self) -> None:
-        if self._courier:
-            self._courier.hurry()
-
-    def close(self) -> None:
-        self._provider.shutdown(courier.CLOSE_S * 1000)
+def tracer_provider(resource: Resource, way: Courier) -> TracerProvider:
+    """Whoever asks it for a span wants it told."""
+    provider = TracerProvider(
+        ALWAYS_ON,
+        resource,
+        shutdown_on_exit=False,
+        id_generator=RandomIdGenerator(),
+        span_limits=_SPAN,
+        meter_provider=NoOpMeterProvider(),
+    )
+    provider.add_span_processor(_SpanQueue(way))
+    return provider
 
 
-class Spans:
-    """The process's spans on their way to the collector. Whoever asks for a tracer wants all that it makes told."""
-
-    def __init__(self, resource: Resource, collector: Collector) -> None:
-        """Raises as :class:`Figures`."""
-        self._courier = Courier(collector, "/v1/traces")
-        self.losses = Losses()
-        self._provider = TracerProvider(
-            ALWAYS_ON,
-            resource,
-            shutdown_on_exit=False,
-            id_generator=RandomIdGenerator(),
-            span_limits=_SPAN,
-            meter_provider=NoOpMeterProvider(),
-        )
-        self._provider.add_span_processor(_SpanQueue(self._courier, self.losses))
-
-    @property
-    def tracer(self) -> Tracer:
-        return self._provider.get_tracer(_SCOPE, schema_url=SEMCONV)
-
-    def hurry(self) -> None:
-        self._courier.hurry()
-
-    def close(self) -> None:
-        self._provider.shutdown()
+def logger_provider(resource: Resource, way: Courier) -> LoggerProvider:
+    provider = LoggerProvider(
+        resource, shutdown_on_exit=False, meter_provider=NoOpMeterProvider(), log_record_limits=_LOG
+    )
+    provider.add_log_record_processor(_LogQueue(way))
+    return provider
 
 
-class Logs:
-    """The process's log records on their way to the collector."""
-
-    def __init__(self, resource: Resource, collector: Collector) -> None:
-        """Raises as :class:`Figures`."""
-        self._courier = Courier(collector, "/v1/logs")
-        self.losses = Losses()
-        self._provider = LoggerProvider(
-            resource, shutdown_on_exit=False, meter_provider=NoOpMeterProvider(), log_record_limits=_LOG
-        )
-        self._provider.add_log_record_processor(_LogQueue(self._courier, self.losses))
-        self._logger = self._provider.get_logger(_SCOPE, schema_url=SEMCONV)
-
-    def tell(self, record: LogRecord) -> None:
-        self._logger.emit(record)
-
-    def hurry(self) -> None:
-        self._courier.hurry()
-
-    def close(self) -> None:
-        self._provider.shutdown()
+def meter_provider(
+    resource: Resource, registry: CollectorRegistry, distributions: Distributions, way: Courier | None
+) -> MeterProvider:
+    """
+    Args:
+        registry: where Prometheus reads.
+        way: to the collector, where there is one.
+    """
+    readers: list[MetricReader] = [_Page(registry, distributions)]
+    if way is not None:
+        readers.append(_Clock(FiguresOut(way), distributions))
+    return MeterProvider(readers, resource, exemplar_filter=AlwaysOffExemplarFilter(), shutdown_on_exit=False)
 
 
 class _Page(PrometheusMetricReader):
@@ -173,34 +117,34 @@ class _Clock(PeriodicExportingMetricReader):
 
 
 class _SpanQueue(BatchSpanProcessor):
-    def __init__(self, way: Courier, losses: Losses) -> None:
+    def __init__(self, way: Courier) -> None:
         super().__init__(
-            SpansOut(way, losses),
-            max_queue_size=exporters.ROOM,
+            SpansOut(way),
+            max_queue_size=courier.ROOM,
             schedule_delay_millis=courier.PERIOD_S * 1000,
-            max_export_batch_size=exporters.BATCH,
+            max_export_batch_size=courier.BATCH,
             export_timeout_millis=courier.TIMEOUT_S * 1000,
             meter_provider=NoOpMeterProvider(),
         )
-        self._losses = losses
+        self._way = way
 
     def on_end(self, span: ReadableSpan) -> None:
-        self._losses.told()
+        self._way.told()
         super().on_end(span)
 
 
 class _LogQueue(BatchLogRecordProcessor):
-    def __init__(self, way: Courier, losses: Losses) -> None:
+    def __init__(self, way: Courier) -> None:
         super().__init__(
-            LogsOut(way, losses),
+            LogsOut(way),
             schedule_delay_millis=courier.PERIOD_S * 1000,
-            max_export_batch_size=exporters.BATCH,
+            max_export_batch_size=courier.BATCH,
             export_timeout_millis=courier.TIMEOUT_S * 1000,
-            max_queue_size=exporters.ROOM,
+            max_queue_size=courier.ROOM,
             meter_provider=NoOpMeterProvider(),
         )
-        self._losses = losses
+        self._way = way
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        self._losses.told()
+        self._way.told()
         super().on_emit(log_record)

@@ -12,19 +12,27 @@ from importlib.metadata import version
 from secrets import token_hex
 from typing import Literal, Self
 
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
-from prometheus_client import generate_latest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Tracer
+from prometheus_client import CollectorRegistry, generate_latest
 
 from serving.records.telemetry import metrics
+from serving.records.telemetry.courier import Courier
+from serving.records.telemetry.distributions import Distributions
 from serving.records.telemetry.instruments import Instruments
 from serving.records.telemetry.logs import Handler, attach, detach
 from serving.records.telemetry.metrics import Labels
-from serving.records.telemetry.providers import Figures, Logs, Spans
+from serving.records.telemetry.providers import logger_provider, meter_provider, tracer_provider
 from serving.records.telemetry.schema import SEMCONV, Schema
 from serving.records.telemetry.trace import Trace, carried
 from tenants.country import Country
 
 Service = Literal["domicile-gateway", "domicile-replica"]
+_PATHS = {"trace": "/v1/traces", "log": "/v1/logs", "metric": "/v1/metrics"}
+_SCOPE = "domicile"
 
 
 class Telemetry:
@@ -35,15 +43,21 @@ class Telemetry:
         collector = country.telemetry.collector
         self.country = country
         self.schema = schema
-        self._figures = Figures(resource, collector)
-        self._spans = Spans(resource, collector) if collector else None
-        self._logs = Logs(resource, collector) if collector else None
-        self._tracer = self._spans.tracer if self._spans else None
         self._sampling = country.telemetry.sampling if collector else 0.0
-        self._handler: Handler | None = None
-        self._open = True
-        self.instruments = Instruments(schema, self._figures.meter, self._figures.distributions)
+        self._ways = {signal: Courier(collector, path) for signal, path in _PATHS.items()} if collector else {}
+        self._registry = CollectorRegistry()
+        distributions = Distributions()
+        meters = meter_provider(resource, self._registry, distributions, self._ways.get("metric"))
+        self.instruments = Instruments(schema, meters.get_meter(_SCOPE, schema_url=SEMCONV), distributions)
         self.instruments.read(metrics.DROPPED, self.dropped)
+        self._providers: list[TracerProvider | LoggerProvider | MeterProvider] = [meters]
+        self._tracer: Tracer | None = None
+        self._handler: Handler | None = None
+        if self._ways:
+            traces, logs = tracer_provider(resource, self._ways["trace"]), logger_provider(resource, self._ways["log"])
+            self._tracer = traces.get_tracer(_SCOPE, schema_url=SEMCONV)
+            self._handler = Handler(schema, logs.get_logger(_SCOPE, schema_url=SEMCONV).emit)
+            self._providers += [traces, logs]
 
     @classmethod
     def open(cls, country: Country, service: Service, site: str) -> Self:
@@ -79,31 +93,23 @@ class Telemetry:
 
     def page(self) -> bytes:
         """For Prometheus: text format 0.0.4."""
-        return generate_latest(self._figures.registry)
+        return generate_latest(self._registry)
 
     def dropped(self) -> Mapping[Labels, float]:
         """What nobody was told, by signal."""
-        lost: dict[Labels, float] = {("attribute",): float(self.schema.dropped)}
-        if self._spans and self._logs:
-            counts = {"trace": self._spans.losses.count, "log": self._logs.losses.count, "metric": self._figures.lost}
-            lost |= {(signal,): float(count) for signal, count in counts.items()}
-        return lost
+        lost: dict[Labels, float] = {(signal,): float(way.lost) for signal, way in self._ways.items()}
+        return {**lost, ("attribute",): float(self.schema.dropped)}
 
     def hear_logs(self) -> None:
         """Tell the process's own log records from now on. A process is one country's."""
-        if self._logs is not None and self._handler is None:
-            self._handler = Handler(self.schema, self._logs.tell)
+        if self._handler is not None:
             attach(self._handler)
 
     def close(self) -> None:
         """Tell what is left; up to :data:`~serving.records.telemetry.courier.CLOSE_S` where nobody answers."""
         if self._handler is not None:
             detach(self._handler)
-            self._handler = None
-        if self._open:
-            self._open = False
-            parts = [part for part in (self._spans, self._logs, self._figures) if part is not None]
-            for part in parts:
-                part.hurry()
-            for part in parts:
-                part.close()
+        for way in self._ways.values():
+            way.hurry()
+        while self._providers:
+            self._providers.pop().shutdown()

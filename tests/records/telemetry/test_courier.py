@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from opentelemetry import trace
 
-from serving.records.telemetry import courier, exporters, metrics
+from serving.records.telemetry import courier, metrics
 from serving.records.telemetry.schema import Span
 from serving.records.telemetry.telemetry import Telemetry
 from tenants.country import Collector
@@ -103,8 +103,8 @@ def test_a_redirect_is_not_followed(collector: FakeCollector, status: int) -> No
 
 @pytest.fixture
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporters, "ROOM", 50)
-    monkeypatch.setattr(exporters, "BATCH", 20)
+    monkeypatch.setattr(courier, "ROOM", 50)
+    monkeypatch.setattr(courier, "BATCH", 20)
 
 
 @pytest.mark.usefixtures("narrow")

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serving.http.listener import PortTaken
 from serving.records.telemetry import listener, metrics
+from serving.records.telemetry.metrics import Kind
 from serving.records.telemetry.telemetry import Telemetry
 from tenants.registry import load_country
 from tests.house import SHIPPED
+from tests.records.telemetry.figures import exposed, family
 
 EE = load_country(SHIPPED / "ee")
+VALUES = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.request.model": EE.models[0].id,
+    "gen_ai.token.type": "input",
+    "error.type": "lost",
+    "domicile.service_class": "standard",
+    "domicile.outcome": "served",
+    "domicile.rule": "r3",
+    "domicile.reason": "no_key",
+    "domicile.kept": "true",
+    "domicile.state": "serving",
+    "domicile.signal": "trace",
+}
+_NAMES = re.compile(r'([a-z_]+)="')
 ASKED = ("chat", EE.models[0].id, "standard")
 
 
@@ -44,6 +62,24 @@ def test_it_is_read_as_what_was_told() -> None:
         "domicile_service_class": "standard",
         "domicile_outcome": "served",
     }
+
+
+def test_every_metric_has_the_name_that_dashboards_and_rules_ask_for() -> None:
+    telemetry = Telemetry.open(EE, "domicile-gateway", "ee-test")
+    for metric in metrics.ALL:
+        labels = tuple(VALUES[name] for name in metric.labels)
+        if metric.kind is Kind.HISTOGRAM:
+            telemetry.instruments.observe(metric, 1.0, *labels)
+        elif metric is not metrics.DROPPED:
+            telemetry.instruments.read(metric, {labels: 1.0}.copy)
+    page = telemetry.page().decode()
+    for metric in metrics.ALL:
+        assert f"# TYPE {family(metric)} {metric.kind.value}\n" in page
+        series = family(metric) + ("_sum" if metric.kind is Kind.HISTOGRAM else "")
+        labels = {"domicile_country", "domicile_site", *map(exposed, metric.labels)}
+        found = [line for line in page.splitlines() if line.startswith(series + "{")]
+        assert found
+        assert all(set(_NAMES.findall(line)) == labels for line in found)
 
 
 def test_buckets_add_up() -> None:
