@@ -76,10 +76,10 @@ def test_every_metric_has_the_name_that_dashboards_and_rules_ask_for() -> None:
     for metric in metrics.ALL:
         assert f"# TYPE {family(metric)} {metric.kind.value}\n" in page
         series = family(metric) + ("_sum" if metric.kind is Kind.HISTOGRAM else "")
-        labels = {"domicile_country", "domicile_site", *map(exposed, metric.labels)}
+        names = {"domicile_country", "domicile_site", *map(exposed, metric.labels)}
         found = [line for line in page.splitlines() if line.startswith(series + "{")]
         assert found
-        assert all(set(_NAMES.findall(line)) == labels for line in found)
+        assert all(set(_NAMES.findall(line)) == names for line in found)
 
 
 def test_buckets_add_up() -> None:
