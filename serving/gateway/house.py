@@ -17,8 +17,9 @@ from serving.http.protocol import DEFAULT_LIMITS, ListenerLimits
 from serving.records.journal import Journal
 from serving.records.placements import Placements
 from serving.records.telemetry import metrics
-from serving.records.telemetry.instruments import Instruments, Labels
+from serving.records.telemetry.instruments import Instruments
 from serving.records.telemetry.listener import LOOPBACK, private
+from serving.records.telemetry.metrics import Labels
 from serving.records.telemetry.visit import Visits
 from serving.replicas.cell import Cell
 from serving.replicas.claim import CellKey

@@ -17,10 +17,11 @@ import yaml
 
 import serving
 from serving.records.telemetry import metrics
-from serving.records.telemetry.metrics import Kind, exposed
+from serving.records.telemetry.metrics import Kind
 from serving.records.telemetry.schema import Schema
 from tenants.registry import load_country
 from tests.house import SHIPPED
+from tests.records.telemetry.figures import exposed, family
 
 DEPLOY = Path(serving.__file__).parent / "deploy"
 DASHBOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
@@ -63,9 +64,9 @@ def series() -> dict[str, set[str]]:
     for metric in metrics.ALL:
         labels = own | set(map(exposed, metric.labels))
         if metric.kind is Kind.HISTOGRAM:
-            found |= {f"{metric.exposed}_{end}": labels | {"le"} for end in ("bucket", "sum", "count")}
+            found |= {f"{family(metric)}_{end}": labels | {"le"} for end in ("bucket", "sum", "count")}
         else:
-            found[metric.exposed] = labels
+            found[family(metric)] = labels
     return found
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving.records.telemetry.logs import Handler, attach, detach
 from tenants.country import Collector
 from tenants.country import Telemetry as Telling
 from tenants.errors import TenantError
@@ -70,25 +69,21 @@ async def test_r7_no_word_of_a_caller_is_in_a_span_a_metric_or_a_log(
     tmp_path: Path, collector: FakeCollector, stream: bool
 ) -> None:
     async with land(tmp_path, "ee", replicas=2, telling=telling(collector)) as ee:
-        handler = Handler(ee.service.telemetry.schema, ee.service.telemetry._courier.tell)  # type: ignore[union-attr]
-        attach(handler)
-        try:
-            async with ee.client(**HEADERS) as client:
-                for endpoint, body in BODIES:
-                    await client.post(endpoint, json={**body, "stream": stream})
-                await client.post(CHAT, content=PLAIN, headers={"content-type": "application/json"})
-                await client.get(f"/v1/models/{CANARY}")
-                await client.get(f"/{CANARY}", headers={"authorization": f"Bearer {CANARY}"})
-                # A replica that is lost, an engine that dies saying what it had, and a record that quotes all of it.
-                cut_after(ee, 2, "breaks off")
-                await client.post(CHAT, json={**BODIES[0][1], "stream": stream})
-                for stand in ee.stands:
-                    stand.engine.die()
-                await client.post(CHAT, json={**BODIES[0][1], "stream": stream})
-                logging.getLogger("serving.gateway.door").error("%s was asked", SAID, exc_info=ValueError(SAID))
-            figures = await page(ee)
-        finally:
-            detach(handler)
+        ee.service.telemetry.hear_logs()
+        async with ee.client(**HEADERS) as client:
+            for endpoint, body in BODIES:
+                await client.post(endpoint, json={**body, "stream": stream})
+            await client.post(CHAT, content=PLAIN, headers={"content-type": "application/json"})
+            await client.get(f"/v1/models/{CANARY}")
+            await client.get(f"/{CANARY}", headers={"authorization": f"Bearer {CANARY}"})
+            # A replica that is lost, an engine that dies saying what it had, and a record that quotes all of it.
+            cut_after(ee, 2, "breaks off")
+            await client.post(CHAT, json={**BODIES[0][1], "stream": stream})
+            for stand in ee.stands:
+                stand.engine.die()
+            await client.post(CHAT, json={**BODIES[0][1], "stream": stream})
+            logging.getLogger("serving.gateway.door").error("%s was asked", SAID, exc_info=ValueError(SAID))
+        figures = await page(ee)
     told = collector.everything()
     assert {path for path, _ in collector.bodies} == {"/v1/traces", "/v1/metrics", "/v1/logs"}
     assert any(span.failed for span in collector.spans())
@@ -175,6 +170,7 @@ async def main() -> None:
     async with land(Path(sys.argv[1]), "ee", telling=telling) as ee:
         async with ee.client() as client:
             assert (await client.post(CHAT, json=ASKED[CHAT])).status_code == 200
+        assert b"domicile_requests_total{" in ee.service.telemetry.page()
 
 asyncio.run(main())
 """
@@ -199,6 +195,18 @@ def test_r11_the_environment_cannot_have_telemetry_sent_elsewhere(
             "OTEL_TRACES_SAMPLER": "always_on",
             "OTEL_SDK_DISABLED": "true",
             "OTEL_PROPAGATORS": "tracecontext,baggage",
+            # What the SDK looks for as it is imported, and when its parts are made: not numbers, or too small ones.
+            "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": CANARY,
+            "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS": "process,host,os",
+            "OTEL_PYTHON_CONTEXT": CANARY,
+            "OTEL_PYTHON_METER_PROVIDER": CANARY,
+            "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED": "true",
+            "OTEL_METRICS_EXEMPLAR_FILTER": CANARY,
+            "OTEL_METRIC_EXPORT_INTERVAL": "0",
+            "OTEL_ATTRIBUTE_COUNT_LIMIT": "0",
+            "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": "0",
+            **dict.fromkeys(("OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"), "3600000"),
+            **dict.fromkeys(("OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BLRP_MAX_QUEUE_SIZE"), "1"),
             "OTEL_EXPORTER_PROMETHEUS_HOST": "0.0.0.0",
             **dict.fromkeys(("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"), there),
             "NO_PROXY": "",

@@ -46,6 +46,13 @@ def test_every_command_is_silent_before_anything_that_talks_is_imported(asked: d
     assert not TALKERS & set(imported)
 
 
+def test_no_command_nor_what_it_starts_hears_what_opentelemetry_is_told() -> None:
+    """Whatever the variable is called: its SDK reads some forty, and each release may read more (R11)."""
+    asked = {"OTEL_SDK_DISABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://203.0.113.7", "OTEL_OF_TOMORROW": "1"}
+    _, environment = json.loads(ran(_MAIN, {**bare(), **asked}))
+    assert not [name for name in environment if name.startswith("OTEL_")]
+
+
 def test_all_that_ray_starts_is_silent(tmp_path: Path) -> None:
     assert lacking(LocalCluster(Settings(home=tmp_path, countries=tmp_path)).environment()) == {}
 

@@ -1,63 +1,36 @@
-"""Carries telemetry to the country's own collector, from a thread of its own: OTLP over HTTP, protobuf.
+"""The way to the country's own collector: OTLP over HTTP, protobuf.
 
 The endpoint is a literal address that :mod:`tenants.country` found to be the country's own. It is spoken to directly:
-no environment, no proxy, no name to look up, no redirect is heeded. What the collector does not take waits, within
-bounds, and then goes: nothing here holds up or fails a request.
+no environment, no proxy, no name to look up, no redirect is heeded. Nothing here holds up or fails a request: the
+SDK's processors come here on threads of their own.
 """
 
 from __future__ import annotations
 
 import http.client
+import math
+import os
 import ssl
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum
 from http import HTTPStatus
-from time import time_ns
-from typing import Generic, TypeVar
+from time import monotonic
 from urllib.parse import urlsplit
 
-from serving.records.telemetry.instruments import Reading
-from serving.records.telemetry.logs import Entry
-from serving.records.telemetry.otlp import Encoder
-from serving.records.telemetry.trace import Ended
 from tenants.country import Collector
 
 PERIOD_S = 2.0
-METRICS_PERIODS = 5
-"""Metrics go with each so many-th carrying."""
-TIMEOUT_S = 5.0
-CLOSE_S = 2.0
-"""How long a process that ends waits for the collector. The thread ends with the process, whatever it does."""
+"""How often what there is goes, and how long a collector that could not take it is left alone."""
 BATCH = 512
 ROOM = 4096
 """Spans, and likewise log records, that may wait."""
-
-Item = TypeVar("Item")
-
-
-@dataclass(slots=True)
-class _Waiting(Generic[Item]):
-    """What is to be told of one kind. The oldest goes where there is no room."""
-
-    items: deque[Item]
-    dropped: int = 0
-
-    def add(self, item: Item) -> None:
-        if len(self.items) >= ROOM:
-            self.dropped += 1
-        self.items.append(item)
-
-    def put_back(self, batch: list[Item]) -> None:
-        room = ROOM - len(self.items)
-        self.dropped += max(0, len(batch) - room)
-        self.items.extendleft(reversed(batch[max(0, len(batch) - room) :]))
+TIMEOUT_S = 2.0
+CLOSE_S = 2 * TIMEOUT_S
+"""How long a process that ends may take: for what is on its way then, and for what is left. Its threads end with it."""
 
 
 class _Answer(Enum):
-    """What the collector says to a batch."""
+    """What the collector says to a message."""
 
     TAKEN = "taken"
     REFUSED = "refused"
@@ -66,72 +39,81 @@ class _Answer(Enum):
 
 
 class Courier:
-    """One process's way to the collector."""
+    """One process's way to one of the collector's paths, for one thread at a time; the counts are for any.
 
-    def __init__(self, collector: Collector, encoder: Encoder, readings: Callable[[], Iterable[Reading]]) -> None:
+    What is :meth:`told` waits in a queue of the SDK's. Where there is no room it lets the oldest go and counts none:
+    whoever was told, was not brought, and can be waiting no more is gone.
+    """
+
+    def __init__(self, collector: Collector, path: str) -> None:
         """
         Raises:
             OSError: the authority's certificate cannot be read.
         """
         self._where = urlsplit(collector.endpoint)
-        self._encoder = encoder
-        self._readings = readings
+        self._path = path
         self._trust = _trust(collector)
-        self._spans = _Waiting[Ended](deque(maxlen=ROOM))
-        self._logs = _Waiting[Entry](deque(maxlen=ROOM))
-        self._lost_metrics = 0
         self._connection: http.client.HTTPConnection | None = None
+        self._process = os.getpid()
         self._ending = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-        self._thread.start()
+        self._until = math.inf
+        self._lock = threading.Lock()
+        self._told = self._brought = self._gone = self._refused = 0
 
-    def tell(self, item: Ended | Entry) -> None:
-        """From any thread; takes a microsecond."""
-        if isinstance(item, Ended):
-            self._spans.add(item)
-        else:
-            self._logs.add(item)
+    @property
+    def lost(self) -> int:
+        """What the collector will never hear of."""
+        return self._gone + self._refused
 
-    def dropped(self) -> dict[str, int]:
-        """By signal, what the collector will never hear of."""
-        return {"trace": self._spans.dropped, "log": self._logs.dropped, "metric": self._lost_metrics}
+    def told(self) -> None:
+        """One more is waiting."""
+        with self._lock:
+            self._told += 1
+            self._gone = max(self._gone, self._told - self._brought - ROOM)
+
+    def bring(self, message: bytes, items: int) -> bool:
+        """So many that waited, until they are taken, or refused, or this ends: whether they were taken."""
+        with self._lock:
+            self._brought += items
+        while (answer := self._post(message)) is _Answer.LATER and not self._ending.is_set():
+            self._ending.wait(PERIOD_S)
+        return self._counted(answer, items)
+
+    def offer(self, message: bytes) -> bool:
+        """Once, what did not wait: whether it was taken."""
+        return self._counted(self._post(message), 1)
+
+    def hurry(self) -> None:
+        """From now on each message is brought once, and none when :data:`TIMEOUT_S` are over."""
+        self._until = monotonic() + TIMEOUT_S
+        self._ending.set()
 
     def close(self) -> None:
-        """Carry what is there once more, and end."""
-        self._ending.set()
-        self._thread.join(CLOSE_S)
-
-    def _run(self) -> None:
-        periods = 0
-        while not self._ending.wait(PERIOD_S):
-            periods += 1
-            self._carry(metrics=periods % METRICS_PERIODS == 0)
-        self._carry(metrics=True)
+        """Nothing is brought any more."""
+        with self._lock:
+            self._gone = max(self._gone, self._told - self._brought)
         self._hang_up()
 
-    def _carry(self, *, metrics: bool) -> None:
-        self._all_of(self._spans, "/v1/traces", self._encoder.spans)
-        self._all_of(self._logs, "/v1/logs", self._encoder.logs)
-        if (
-            metrics
-            and self._post("/v1/metrics", self._encoder.metrics(self._readings(), time_ns())) is not _Answer.TAKEN
-        ):
-            self._lost_metrics += 1
+    def _counted(self, answer: _Answer, items: int) -> bool:
+        if answer is not _Answer.TAKEN:
+            with self._lock:
+                self._refused += items
+        return answer is _Answer.TAKEN
 
-    def _all_of(self, waiting: _Waiting[Item], path: str, encode: Callable[[list[Item]], bytes]) -> None:
-        while waiting.items:
-            batch = [waiting.items.popleft() for _ in range(min(BATCH, len(waiting.items)))]
-            match self._post(path, encode(batch)):
-                case _Answer.REFUSED:
-                    waiting.dropped += len(batch)
-                case _Answer.LATER:
-                    waiting.put_back(batch)
-                    return
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
-    def _post(self, path: str, body: bytes) -> _Answer:
+    def _post(self, message: bytes) -> _Answer:
         """What came of it. A redirect is a refusal: where it leads to, nobody has looked at."""
+        if os.getpid() != self._process:
+            # A process that was forked off has the same connection in its hands, and no business with it.
+            return _Answer.REFUSED
+        if monotonic() > self._until:
+            return _Answer.LATER
         try:
-            status = self._status(path, body)
+            status = self._status(message)
         except (OSError, http.client.HTTPException):
             self._hang_up()
             return _Answer.LATER
@@ -139,9 +121,9 @@ class Courier:
             return _Answer.LATER
         return _Answer.TAKEN if 200 <= status < 300 else _Answer.REFUSED
 
-    def _status(self, path: str, body: bytes) -> int:
+    def _status(self, message: bytes) -> int:
         connection = self._connection = self._connection or self._connected()
-        connection.request("POST", path, body, {"content-type": "application/x-protobuf"})
+        connection.request("POST", self._path, message, {"content-type": "application/x-protobuf"})
         answer = connection.getresponse()
         answer.read(1 << 16)
         if answer.will_close or answer.length:
@@ -154,11 +136,6 @@ class Courier:
         if self._trust is None:
             return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
         return http.client.HTTPSConnection(host, port, timeout=TIMEOUT_S, context=self._trust)
-
-    def _hang_up(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
 
 
 def _trust(collector: Collector) -> ssl.SSLContext | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import Receive, Scope, Send
 
 from serving.http.listener import Listener, PortTaken
-from serving.records.telemetry.prometheus import CONTENT_TYPE
 from tenants.country import METRICS_PORTS
 
 LOOPBACK = "127.0.0.1"
 PATH = "/metrics"
-Page = Callable[[], str]
+Page = Callable[[], bytes]
 
 
 async def private(page: Page, host: str, port: int) -> Listener:
@@ -34,10 +34,10 @@ async def private(page: Page, host: str, port: int) -> Listener:
 def _served(page: Page) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         asked = (scope["method"], scope["path"]) == ("GET", PATH)
-        body = page().encode() if asked else b""
+        body = page() if asked else b""
         headers = [(b"content-length", b"%d" % len(body))]
         if asked:
-            headers.append((b"content-type", CONTENT_TYPE.encode()))
+            headers.append((b"content-type", CONTENT_TYPE_PLAIN_0_0_4.encode()))
         await send({"type": "http.response.start", "status": 200 if asked else 404, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 

@@ -11,31 +11,24 @@ import ast
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from opentelemetry._logs import LogRecord, SeverityNumber
+
 from serving.records.telemetry.schema import Schema, Value
+from serving.records.telemetry.trace import NOWHERE
 
 OURS = ("serving", "tenants", "kernels")
 """Whose records are told."""
 _FAULT = "fault"
-_SEVERITIES = ((logging.CRITICAL, 21), (logging.ERROR, 17), (logging.WARNING, 13), (logging.INFO, 9))
+_SEVERITIES = (
+    (logging.CRITICAL, SeverityNumber.FATAL),
+    (logging.ERROR, SeverityNumber.ERROR),
+    (logging.WARNING, SeverityNumber.WARN),
+    (logging.INFO, SeverityNumber.INFO),
+)
 _PACKAGES = ("site-packages", "dist-packages")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A log record as it leaves."""
-
-    time: int
-    """Nanoseconds since the epoch."""
-    severity: int
-    """OpenTelemetry's number."""
-    level: str
-    body: str
-    """A literal of our source; empty where the message is none."""
-    attributes: Mapping[str, Value]
 
 
 def fault(error: BaseException) -> dict[str, BaseException]:
@@ -44,28 +37,36 @@ def fault(error: BaseException) -> dict[str, BaseException]:
 
 
 class Handler(logging.Handler):
-    """Hands entries to ``tell``."""
+    """Hands what of a record may leave to ``tell``."""
 
-    def __init__(self, schema: Schema, tell: Callable[[Entry], None]) -> None:
+    def __init__(self, schema: Schema, tell: Callable[[LogRecord], None]) -> None:
         super().__init__(logging.INFO)
         self._schema = schema
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._tell(self._entry(record))
+            self._tell(self._told(record))
         except Exception:
             self.handleError(record)
 
-    def _entry(self, record: logging.LogRecord) -> Entry:
+    def _told(self, record: logging.LogRecord) -> LogRecord:
         said: dict[str, Value] = {"code.file.path": below_package(record.pathname), "code.line.number": record.lineno}
         error = getattr(record, _FAULT, None) or (record.exc_info[1] if record.exc_info else None)
         if isinstance(error, BaseException):
             said = {"exception.type": type(error).__name__, **_place(error, said)}
-        severity = next((number for level, number in _SEVERITIES if record.levelno >= level), 5)
-        body = record.msg if isinstance(record.msg, str) and record.msg in literals(record.pathname) else ""
-        level = logging.getLevelName(record.levelno)
-        return Entry(int(record.created * 1e9), severity, level, body, self._schema.kept(said))
+        severity = next((number for level, number in _SEVERITIES if record.levelno >= level), None)
+        literal = isinstance(record.msg, str) and record.msg in literals(record.pathname)
+        time = int(record.created * 1e9)
+        return LogRecord(
+            timestamp=time,
+            observed_timestamp=time,
+            context=NOWHERE,
+            severity_text=logging.getLevelName(record.levelno),
+            severity_number=severity,
+            body=record.msg if literal else None,
+            attributes=self._schema.kept(said),
+        )
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Says nothing: logging's own would print the record, and so what was filled into it."""

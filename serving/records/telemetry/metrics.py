@@ -1,6 +1,6 @@
 """The closed list of metrics: name, unit, labels. The Prometheus page and the collector are told the same ones.
 
-Names are OpenTelemetry's; :attr:`Metric.exposed` is what its specification for Prometheus makes of one
+Names are OpenTelemetry's; its specification for Prometheus says what they are on the page
 (https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/).
 """
 
@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-_UNITS = {"s": "_seconds", "By": "_bytes"}
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 20.0, 30.0, 60.0, 120.0, 600.0)
 TOKEN_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 TOKENS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262144.0, 1048576.0)
+
+
+Labels = tuple[str, ...]
+"""Values in the order of :attr:`Metric.labels`; an empty one is a label that is not there."""
 
 
 class Kind(Enum):
@@ -34,16 +37,9 @@ class Metric:
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
 
-    @property
-    def exposed(self) -> str:
-        """The name on the Prometheus page, without what a histogram's series add."""
-        base = exposed(self.name) + _UNITS.get(self.unit, "")
-        return base + "_total" if self.kind is Kind.COUNTER else base
-
-
-def exposed(name: str) -> str:
-    """A metric's or label's name as Prometheus spells it."""
-    return name.replace(".", "_")
+    def said(self, labels: Labels) -> dict[str, str]:
+        """Labels by their names."""
+        return {name: value for name, value in zip(self.labels, labels, strict=True) if value}
 
 
 _CLASS, _MODEL, _OPERATION = "domicile.service_class", "gen_ai.request.model", "gen_ai.operation.name"

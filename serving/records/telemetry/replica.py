@@ -17,7 +17,6 @@ class Carried:
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
-        self._begun = time_ns()
         self._status = 0
         self.moments: list[Moments] = []
 
@@ -38,7 +37,7 @@ class Carried:
         said: dict[str, Value] = {"gen_ai.provider.name": PROVIDER}
         if self._status:
             said["http.response.status_code"] = self._status
-        self._trace.ended(Span.REPLICA, self._begun, said, error)
+        self._trace.ended(Span.REPLICA, said, error)
 
     def _told(self, one: Moments, error: str) -> None:
         tell, now = self._trace.told, time_ns()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextvars import Token
 from dataclasses import dataclass
-from time import perf_counter, time_ns
+from time import perf_counter
 
 from serving.errors import DomicileError, Reason, Refused
 from serving.records.telemetry import metrics
 from serving.records.telemetry.fairness import Fairness
-from serving.records.telemetry.instruments import Labels
+from serving.records.telemetry.metrics import Labels
 from serving.records.telemetry.schema import OPERATIONS, PROVIDER, UNKNOWN, Outcome, Value
 from serving.records.telemetry.telemetry import Telemetry
 from serving.records.telemetry.trace import Trace, current
@@ -90,7 +90,7 @@ class End:
 class Visit:
     """What is known of one request so far. It ends once, with :meth:`end`."""
 
-    __slots__ = ("_asked", "_begun", "_endpoint", "_first", "_request_id", "_token", "_trace", "_wall", "_with")
+    __slots__ = ("_asked", "_begun", "_endpoint", "_first", "_request_id", "_token", "_trace", "_with")
 
     def __init__(self, visits: Visits, endpoint: Endpoint, request_id: str) -> None:
         self._with = visits
@@ -101,7 +101,6 @@ class Visit:
         self._asked = (OPERATIONS[endpoint], UNKNOWN, UNKNOWN)
         self._trace: Trace | None = visits.telemetry.sampled()
         if self._trace is not None:
-            self._wall = time_ns()
             self._token: Token[Trace | None] = current.set(self._trace)
         visits.active += 1
 
@@ -187,4 +186,4 @@ class Visit:
             said["gen_ai.usage.input_tokens"] = end.usage.prompt_tokens
             said["gen_ai.usage.output_tokens"] = end.usage.completion_tokens
             said["gen_ai.usage.cache_read.input_tokens"] = end.usage.cached_tokens
-        trace.ended(f"{operation} {model}", self._wall, said, end.fault)
+        trace.ended(f"{operation} {model}", said, end.fault)

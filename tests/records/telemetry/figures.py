@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from serving.records.telemetry.metrics import Kind, Metric
+
+_UNITS = {"s": "_seconds"}
 Figures = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
@@ -22,3 +25,14 @@ def figures_of(page: str, country: str) -> Figures:
 def summed(found: Figures, name: str, **labels: str) -> float:
     """The series of a name that have these labels, together."""
     return sum(value for (one, said), value in found.items() if one == name and labels.items() <= dict(said).items())
+
+
+def exposed(name: str) -> str:
+    """A metric's or label's name as Prometheus spells it."""
+    return name.replace(".", "_")
+
+
+def family(metric: Metric) -> str:
+    """A metric's name on the page, without what a histogram's series add."""
+    base = exposed(metric.name) + _UNITS.get(metric.unit, "")
+    return base + "_total" if metric.kind is Kind.COUNTER else base
