@@ -398,6 +398,12 @@ RULES = (
                     "tests/tenants/test_networks.py",
                 ),
             ),
+            Proof(
+                "Every way of weakening a promise that is known was written into the file of each country that is shipped, "
+                "and everything that belongs to one country was given to two. The plan had to refuse each, and to name the "
+                "rule.",
+                ("tests/residency/test_r11_plan.py",),
+            ),
         ),
         "A change of the programs themselves. The commit above says which ones were tested.",
     ),
