@@ -399,9 +399,9 @@ RULES = (
                 ),
             ),
             Proof(
-                "Every way of weakening a promise that is known was written into the file of each country that is shipped, "
-                "and everything that belongs to one country was given to two. The plan had to refuse each, and to name the "
-                "rule.",
+                "Every way of weakening a promise that is known was written into the file of each country that is "
+                "shipped, and everything that belongs to one country was given to two. The plan had to refuse each, "
+                "and to name the rule.",
                 ("tests/residency/test_r11_plan.py",),
             ),
         ),
