@@ -142,6 +142,17 @@ def test_one_that_never_answers_keeps_no_process_from_ending(monkeypatch: pytest
     assert lost(way) == 3
 
 
+def test_a_process_that_was_forked_off_does_not_speak_over_its_parent_s_connection(
+    collector: FakeCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = courier.Courier(Collector(endpoint=collector.endpoint), "/v1/metrics")
+    assert way.offer(b"")
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    assert not way.offer(b"")
+    assert collector.asked == 1
+    way.close()
+
+
 def test_what_other_libraries_tell_does_not_come_here(collector: FakeCollector) -> None:
     """No provider of ours is the process's own, and nothing that is current there stands above our spans."""
     foreign = trace.get_tracer("of somebody else")
