@@ -10,8 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from math import ceil
 from typing import Self
 
+import orjson
+
+from serving.errors import Failed, Reason
 from serving.placement import Node, strangers
 from tenants.country import Country
 
@@ -73,3 +77,24 @@ class Cell:
     def told(self) -> str:
         """The strangers, in words for an operator."""
         return ", ".join(f"node {node.id} labelled {node.country}" for node in self.strangers)
+
+    def refusal(self) -> bytes:
+        """What a replica answers while there are strangers. Its gateway may not have looked since one of them came."""
+        node = self.strangers[0]
+        message = f"this cell is not its country's alone: {self.told}"
+        return orjson.dumps({"error": {"message": message, "node": node.id, "label": node.country}})
+
+
+def stranger_in(refusal: bytes) -> Node | None:
+    """The stranger that a replica's answer names; ``None`` where it is another kind of answer."""
+    try:
+        error = orjson.loads(refusal)["error"]
+        return Node(str(error["node"]), str(error["label"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def stopped_by(stranger: Node) -> Failed:
+    """What a caller is told as long as a stranger is in the cell."""
+    country = stranger.country.upper()
+    return Failed(Reason.FOREIGN_NODE_IN_CELL, retry_after_s=ceil(LOOK_S), country=country, name=stranger.id)

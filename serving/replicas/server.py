@@ -95,7 +95,7 @@ class ReplicaServer:
         if claim is None:
             return await _refuse(send, 403, "a valid claim of this country is required")
         if self._cell.strangers:
-            return await _refuse(send, 503, f"this cell is not its country's alone: {self._cell.told}")
+            return await _send(send, 503, self._cell.refusal())
         if scope["path"] == SPENT:
             return await self._account(claim, send)
         if self.draining:

@@ -20,6 +20,7 @@ from serving.engine.turnaway import read as read_turnaway
 from serving.errors import OVERLOADED_RETRY_AFTER_S, DomicileError, Failed, Reason, Refused
 from serving.placement import Replica
 from serving.records.telemetry.trace import Attempt
+from serving.replicas.cell import stopped_by, stranger_in
 from serving.replicas.claim import HEADER, LIFETIME_S, CellKey, Claim
 from serving.replicas.errand import Errand
 from serving.replicas.table import Table
@@ -120,6 +121,9 @@ class Relay:
             except Rejected as rejected:
                 if (turnaway := read_turnaway(rejected.status, rejected.body)) is not None:
                     failure = _sooner(failure, self._turned_away(turnaway))
+                elif (stranger := stranger_in(rejected.body)) is not None:
+                    # Seen there before it was seen here. It stops the whole cell: no other replica is asked.
+                    raise stopped_by(stranger) from rejected
                 elif rejected.status == _SERVICE_UNAVAILABLE:
                     failure = self._failed(Reason.SERVER_IS_OVERLOADED, OVERLOADED_RETRY_AFTER_S)
                 elif rejected.status < 500:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 
-from serving.errors import Failed, Reason, Refused
-from serving.replicas.cell import LOOK_S, Cell
+from serving.errors import Reason, Refused
+from serving.replicas.cell import Cell, stopped_by
 from serving.types import Caller, Prompt
 from tenants.country import Country
 
@@ -53,13 +52,7 @@ class Residency:
         if caller.country != self._country.code:
             raise Refused(Reason.DATA_RESIDENCY_MISMATCH, country=caller.country.upper())
         if self.cell.strangers:
-            stranger = self.cell.strangers[0]
-            raise Failed(
-                Reason.FOREIGN_NODE_IN_CELL,
-                retry_after_s=ceil(LOOK_S),
-                country=stranger.country.upper(),
-                name=stranger.id,
-            )
+            raise stopped_by(self.cell.strangers[0])
         return Site(self._country, caller)
 
 

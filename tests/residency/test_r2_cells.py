@@ -131,6 +131,22 @@ async def test_r5_a_cell_with_a_stranger_refuses_and_names_it(tmp_path: Path) ->
         assert await asked(ee) == (200, None)
 
 
+async def test_r5_a_stranger_that_only_a_replica_has_seen_is_named_all_the_same(tmp_path: Path) -> None:
+    """Gateways and replicas look each on their own, up to seconds apart."""
+    async with land(tmp_path, "ee", replicas=2) as ee:
+        seen = Cell()
+        seen.strangers = (ABROAD,)
+        for stand in ee.stands:
+            stand.server._cell = seen
+        async with ee.client(**{"accept-language": "en"}) as client:
+            for body in (ASKED[Endpoint.CHAT], {**ASKED[Endpoint.CHAT], "stream": True}):
+                refused = await client.post(CHAT, json=body)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "foreign_node_in_cell")
+                assert "33333333" in refused.json()["error"]["message"]
+                assert int(refused.headers["retry-after"]) > 0
+        assert [stand.engine.claims for stand in ee.stands] == [[], []]
+
+
 async def asked(place: Land) -> tuple[int, str | None]:
     async with place.client() as client:
         answer = await client.post(CHAT, json=ASKED[Endpoint.CHAT])

@@ -86,7 +86,8 @@ def test_r5_a_foreign_node_stops_it_and_its_leaving_starts_it_again(cell: Runnin
         refused = until(lambda: answer if (answer := asked(ee)).status_code != 200 else None)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "foreign_node_in_cell")
         assert "KR" in refused.json()["error"]["message"]
-        ready = httpx.get(f"{ee.address}/readyz")
+        # The replica may have seen it first. The gateway looks every few seconds.
+        ready = until(lambda: answer if (answer := httpx.get(f"{ee.address}/readyz")).status_code != 200 else None)
         assert (ready.status_code, ready.json()["status"]) == (503, "stopped")
         assert ready.json()["reason"].endswith("labelled kr")
         status = cell.domicile("status", "--country", "ee", "--json")
