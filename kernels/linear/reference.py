@@ -33,6 +33,8 @@ def check(inputs: Tensor, packed: Packed) -> None:
     """Raises as :func:`kernels.linear.apply` does."""
     if inputs.dtype != torch.float32:
         raise TypeError(f"inputs are {inputs.dtype}, not float32")
+    if inputs.device != packed.data.device:
+        raise ValueError(f"inputs are on {inputs.device}, the layer is on {packed.data.device}")
     if not inputs.dim() or inputs.shape[-1] != packed.inputs:
         raise ValueError(f"inputs {tuple(inputs.shape)} do not fit a layer of {packed.inputs} inputs")
 

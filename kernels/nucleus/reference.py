@@ -48,15 +48,11 @@ def limits(logits: Tensor, top_k: Tensor | None, top_p: Tensor | None, min_p: Te
     ``top_k`` < 1 or >= the row's length, ``top_p`` >= 1 and ``min_p`` <= 0 are off, and so is NaN. Raises
     ``ValueError`` where a shape is not [rows] or rows are longer than the sums can hold.
     """
+    check(logits, top_k, top_p, min_p)
     rows, size = logits.shape
-    if size > MOST_TOKENS:
-        raise ValueError(f"rows of {size} logits, and exact sums hold {MOST_TOKENS}")
-    for name, given in (("top_k", top_k), ("top_p", top_p), ("min_p", min_p)):
-        if given is not None and given.shape != (rows,):
-            raise ValueError(f"{name} has shape {tuple(given.shape)} for {rows} rows")
     device = logits.device
     count = torch.zeros(rows, dtype=torch.int64, device=device)
-    gap = torch.full((rows,), -torch.inf, device=device)
+    least = torch.full((rows,), -torch.inf, device=device)
     quota = torch.zeros(rows, dtype=torch.int64, device=device)
     if top_k is not None:
         count = top_k.to(device, torch.int64)
@@ -65,10 +61,24 @@ def limits(logits: Tensor, top_k: Tensor | None, top_p: Tensor | None, min_p: Te
         share = torch.nan_to_num(top_p.to(device, torch.float32), nan=1.0).clamp(0.0, 1.0)
         quota = ((1 - share) * (1 << QUOTA_BITS)).to(torch.int64)
     if min_p is not None:
-        # In float64 the logarithm is the same float32 wherever it is taken.
-        share = torch.nan_to_num(min_p.to(device, torch.float32), nan=0.0).clamp(0.0, 1.0)
-        gap = share.to(torch.float64).log().to(torch.float32)
-    return Limits(count, gap, quota)
+        least = gap(min_p.to(device))
+    return Limits(count, least, quota)
+
+
+def check(logits: Tensor, top_k: Tensor | None, top_p: Tensor | None, min_p: Tensor | None) -> None:
+    """Raises ``ValueError`` as :func:`limits` does."""
+    rows, size = logits.shape
+    if size > MOST_TOKENS:
+        raise ValueError(f"rows of {size} logits, and exact sums hold {MOST_TOKENS}")
+    for name, given in (("top_k", top_k), ("top_p", top_p), ("min_p", min_p)):
+        if given is not None and given.shape != (rows,):
+            raise ValueError(f"{name} has shape {tuple(given.shape)} for {rows} rows")
+
+
+def gap(min_p: Tensor) -> Tensor:
+    """How far below the largest logit min-p reaches: float32 [rows]. In float64 its logarithm is the same anywhere."""
+    share = torch.nan_to_num(min_p.to(torch.float32), nan=0.0).clamp(0.0, 1.0)
+    return share.to(torch.float64).log().to(torch.float32)
 
 
 def weights(distance: Tensor) -> Tensor:

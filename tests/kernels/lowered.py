@@ -1,9 +1,9 @@
-"""Run by ``test_nucleus_triton``: compile the GPU kernel for a chip that need not be there, and print its PTX."""
+"""Run by ``test_nucleus_triton``: compile the GPU kernels for a chip that need not be there, and print their PTX."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -11,16 +11,24 @@ from triton.compiler import ASTSource
 
 from kernels.nucleus import triton as gpu
 
-TYPES = ("*fp32", "i64", "i64", "i32", "*i64", "*fp32", "*i64", "constexpr")
+TYPES = {
+    **dict.fromkeys(("logits", "gaps", "shares", "tops", "bounds"), "*fp32"),
+    **dict.fromkeys(("stride", "step"), "i64"),
+    **dict.fromkeys(("size", "parts"), "i32"),
+    **dict.fromkeys(("counts", "buckets", "rests", "sums"), "*i64"),
+    **dict.fromkeys(("taken", "portions", "candidates", "columns"), "*i32"),
+    **dict.fromkeys(("most", "few", "bounded", "block"), "constexpr"),
+}
+SIZES = {"most": gpu.CANDIDATES, "few": gpu.FEW, "bounded": gpu.BOUNDED, "block": gpu.BLOCK}
 
 
 def main() -> None:
-    kernel: Any = gpu._one_row
-    source = ASTSource(
-        fn=kernel, signature=dict(zip(kernel.arg_names, TYPES, strict=True)), constexprs={"block": gpu.BLOCK}
-    )
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
-    sys.stdout.write(triton.compile(source, target=target, options=gpu.OPTIONS).asm["ptx"])
+    for kernel in cast(list[Any], [gpu._survey, gpu._weigh, gpu._weigh_far, gpu._gather, gpu._cut]):
+        types = {name: TYPES[name] for name in kernel.arg_names}
+        sizes = {name: SIZES[name] for name, kind in types.items() if kind == "constexpr"}
+        source = ASTSource(fn=kernel, signature=types, constexprs=sizes)
+        sys.stdout.write(triton.compile(source, target=target, options=gpu.OPTIONS).asm["ptx"])
 
 
 if __name__ == "__main__":

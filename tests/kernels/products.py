@@ -45,9 +45,9 @@ def laid(lines: Tensor, layout: str) -> Tensor:
     if layout == "columns first":
         return lines.movedim(-1, 0).contiguous().movedim(0, -1)
     if layout == "columns apart":
-        return torch.full((*leading, 2 * inputs), torch.nan)[..., ::2].copy_(lines)
+        return lines.new_full((*leading, 2 * inputs), torch.nan)[..., ::2].copy_(lines)
     if layout == "rows apart":
-        return torch.full((*leading, inputs + 3), torch.nan)[..., 1 : inputs + 1].copy_(lines)
+        return lines.new_full((*leading, inputs + 3), torch.nan)[..., 1 : inputs + 1].copy_(lines)
     if layout == "one row for all" and prod(leading):
         return lines.reshape(-1, inputs)[0].expand(lines.shape)
     return lines

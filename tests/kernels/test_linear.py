@@ -186,6 +186,8 @@ def test_what_does_not_fit_is_said(layer: ModuleType) -> None:
     for shape in ((2, 7), (2, 9), (9,), (8, 1), (0, 3), ()):
         with pytest.raises(ValueError, match="do not fit a layer of 8 inputs"):
             layer.apply(torch.zeros(shape), weight)
+    with pytest.raises(ValueError, match="inputs are on meta, the layer is on cpu"):
+        layer.apply(torch.zeros(2, 8, device="meta"), weight)
 
 
 def test_the_weight_may_lie_anywhere() -> None:
