@@ -24,6 +24,7 @@ from rich.markup import escape
 
 from loadtests import chaos, report, schedule, slo
 from loadtests.chaos import Mischief
+from loadtests.judging import history
 from loadtests.mischief.inventory import COMMAND, NoSuchTarget
 from loadtests.record import OURS, REPORT, Event, Run, Sample
 from loadtests.running.capacity import measured
@@ -44,6 +45,8 @@ CAPACITY = "capacity"
 INTERRUPTION = "interruption"
 OVERTIME_S = 60.0
 """After the last answer was waited for, before the generator is taken for stuck."""
+SETTLED_S = 10.0
+"""After the last answer, how long whoever samples the replicas may take to see them idle. Each is seen every second."""
 TICK_S = 0.25
 SAMPLE_EVERY_S = 1.0
 
@@ -112,6 +115,7 @@ def execute(job: Job, console: Console) -> slo.Verdict:
             room_for(planned, job.folder)
             write_plan(job.folder, job.scenario, job.targets, job.seed, capacity, planned.phases, planned.duration_s)
             _main(job, planned, capacity, console, told)
+            _settle(job.folder, told)
         except Stopped as stopped:
             console.print(f"[bold red]stopped:[/] {escape(str(stopped))}", soft_wrap=True)
         # Within the block: who presses Ctrl-C twice wants the report all the same.
@@ -196,6 +200,13 @@ def _main(job: Job, planned: Schedule, capacity: Mapping[str, float], console: C
             console.print(f"[yellow]not disturbed as planned:[/] {escape(problem)}")
     except NoSuchTarget as error:
         raise _stopped(folder, str(error)) from error
+
+
+def _settle(folder: Path, told: Told) -> None:
+    """Wait until the replicas have been sampled after the last answer, by whoever samples them."""
+    latest = time.monotonic() + SETTLED_S
+    while told.by is None and time.monotonic() < latest and history.unsettled(Run.read(folder)):
+        told.wait(SAMPLE_EVERY_S)
 
 
 @contextmanager

@@ -70,6 +70,11 @@ def check(run: Run) -> list[Violation]:
     ]
 
 
+def unsettled(run: Run) -> bool:
+    """Whether something was in flight when everybody was last looked at, as may be just after the last answer."""
+    return any(_counters(run))
+
+
 def compare_answers(calm: Run, disturbed: Run) -> list[Violation]:
     """Greedy requests that two runs of one plan and seed both finished, and whose texts differ.
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -22,9 +23,12 @@ from rich.console import Console
 from loadtests import run
 from loadtests.__main__ import main
 from loadtests.chaos import NoSuchTarget
-from loadtests.record import Outcome, Run
+from loadtests.judging import history
+from loadtests.record import Outcome, Run, Sample
+from loadtests.running import child
 from loadtests.running.capacity import measured
-from loadtests.running.folder import prepare, room_for, write_plan
+from loadtests.running.folder import add, prepare, room_for, write_plan
+from loadtests.running.signals import Told
 from loadtests.scenario import Scenario, load_scenario
 from loadtests.schedule import Schedule
 from loadtests.targets import Targets, read_targets
@@ -242,6 +246,40 @@ def test_a_disk_that_is_too_small_is_noticed(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("loadtests.running.folder.disk_usage", lambda _: Usage)
     with pytest.raises(TenantError, match="1 MiB are free"):
         room_for(Schedule((arrival(1, 0.0),), (), (), 1.0, ()), tmp_path)
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_nobody_is_judged_before_the_replicas_were_seen_after_the_last_answer(
+    leaks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are sampled from outside, once a second: what was seen last may be from before the last answer's end."""
+    monkeypatch.setattr(run, "SETTLED_S", 2.0)
+    monkeypatch.setattr(run, "SAMPLE_EVERY_S", 0.01)
+    folder = tmp_path / "run"
+    targets = Targets.model_validate({"sides": [{"name": "domicile", "countries": [COUNTRY]}]})
+    prepare(folder)
+    write_plan(folder, load_scenario(str(scenario_file(tmp_path))), targets, 1, {})
+    add(folder, Sample(1.0, "replica:ee:0", {"running": 1.0, "outstanding_tokens": 86.0}))
+    seen = Sample(2.0, "replica:ee:0", {"running": float(leaks), "outstanding_tokens": 0.0})
+    later = threading.Timer(0.2, add, (folder, seen))
+    later.start()
+    began = time.monotonic()
+    run._settle(folder, Told())
+    later.join()
+    assert history.unsettled(Run.read(folder)) is leaks
+    assert (time.monotonic() - began >= run.SETTLED_S) is leaks
+
+
+def test_the_generator_has_a_session_of_its_own_that_is_scheduled_ahead(tmp_path: Path) -> None:
+    generator = child.Generator(tmp_path, tmp_path / "none.yaml", tmp_path / "none.json", 1, {})
+    try:
+        assert os.getsid(generator.pid) == generator.pid != os.getsid(0)
+        scheduled = Path(f"/proc/{generator.pid}/autogroup")
+        if scheduled.exists() and os.geteuid() == 0:
+            assert scheduled.read_text().endswith("nice -10\n")
+            assert not Path("/proc/self/autogroup").read_text().endswith("nice -10\n")
+    finally:
+        generator.kill()
 
 
 class Generator:
