@@ -90,7 +90,7 @@ class FairScheduling:
             context_tokens=context,
             promised_s=min((self._allowed(one, now) for one in decodes), default=math.inf),
             company=len(self._seen) > 1 and not all(account.batch for account in self._seen),
-            crowded=self._behind.step(now, bool(prefills)) or (self._board is not None and self._board.crowd() > 0),
+            crowded=self._behind.step(now, len(prefills)) or (self._board is not None and self._board.crowd() > 0),
             model=self._model,
             limits=self._limits,
         )

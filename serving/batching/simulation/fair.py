@@ -60,7 +60,7 @@ class FairEngine(Engine):
 
     def begin(self, now: float) -> None:
         if not self.begun and not self.waiting:
-            self._behind.step(now, prefills=False)
+            self._behind.step(now, prefills=0)
         super().begin(now)
 
     def add(self, request: Request, now: float) -> None:
@@ -91,7 +91,7 @@ class FairEngine(Engine):
             context_tokens=self.context,
             promised_s=min([_allowed(one, now) for one in self.decoding], default=math.inf),
             company=self._company(now),
-            crowded=self._behind.step(now, prefills=True) or self.crowded,
+            crowded=self._behind.step(now, prefills=len(self.begun) + len(self.waiting)) or self.crowded,
             model=self.model,
             limits=self._limits,
         )
