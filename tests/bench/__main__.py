@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from tests.bench.processes import put_ahead
 from tests.bench.report import REPORTS, CannotMeasure, Report, summary
 
 BENCHES = (
@@ -45,7 +46,8 @@ def main() -> int:
     failed = False
     for name in chosen.names or BENCHES:
         try:
-            report = import_module(f"tests.bench.{name}").measure(chosen)
+            with put_ahead():
+                report = import_module(f"tests.bench.{name}").measure(chosen)
         except CannotMeasure as error:
             print(f"{name}: not measured: {error}", file=sys.stderr)
             failed = True

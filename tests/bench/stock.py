@@ -55,6 +55,8 @@ def stock(model: Path, *flags: str, tuned: bool = True) -> Iterator[Server]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # As a country is: not in the session of those who measure.
+        start_new_session=True,
     )
     begun = perf_counter()
     try:
