@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, cast
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -19,12 +19,13 @@ TYPES = {
     **dict.fromkeys(("taken", "portions", "candidates", "columns"), "*i32"),
     **dict.fromkeys(("most", "few", "bounded", "block"), "constexpr"),
 }
+KERNELS: tuple[Any, ...] = (gpu._survey, gpu._weigh, gpu._weigh_far, gpu._gather, gpu._cut)
 SIZES = {"most": gpu.CANDIDATES, "few": gpu.FEW, "bounded": gpu.BOUNDED, "block": gpu.BLOCK}
 
 
 def main() -> None:
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
-    for kernel in cast(list[Any], [gpu._survey, gpu._weigh, gpu._weigh_far, gpu._gather, gpu._cut]):
+    for kernel in KERNELS:
         types = {name: TYPES[name] for name in kernel.arg_names}
         sizes = {name: SIZES[name] for name, kind in types.items() if kind == "constexpr"}
         source = ASTSource(fn=kernel, signature=types, constexprs=sizes)

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.timeout(600),
 ]
 
-LIMITS = {
+LIMITS: dict[str, dict[str, float]] = {
     "nothing": {},
     "top_p": {"top_p": 0.9},
     "top_k": {"top_k": 50},
