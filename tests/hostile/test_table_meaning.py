@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from serving.types import Endpoint
-from tests.gateway.openai.test_abuses import BAD_SCHEMAS
+from tests.gateway.openai.schemas import BAD_SCHEMAS
 from tests.hostile.asking import EVERYWHERE, PROMPTS, QUICKLY_S, asked, refused, still_serve
 from tests.house import Land
 from tests.journeys.bodies import CHAT, COMPLETIONS, FORECAST, RESPONSES
