@@ -21,13 +21,13 @@ it then, so that more would gain little, and everybody who decodes would wait fo
 GENTLE = 2.0
 """How many times that a step takes where nothing is in a hurry: a long prompt that is done in good time all the same
 makes nobody's next token much slower."""
-QUICK = 3.0
+QUICK = 3.5
 """How many times that it takes to finish the next prompt at once, where nothing is in a hurry. Without it simulated
 first tokens at half load came a seventh later; with any prompt that fits a step, inter-token p95 was a fifth longer."""
 NEWCOMERS = 2.0
 """Of what a running stream was promised, how much a newcomer waits for a step's end at most: its own promise is the
 longer one, and running streams may have saved for a step that is longer than theirs."""
-UNFINISHED = 0.75
+UNFINISHED = 0.85
 """Of what a running stream was promised, how long a step is beyond the prompts that it finishes: what streams have
 saved is for those. With all of it for a flood of long ones, simulated first tokens of short ones beside it came a fifth
 later."""

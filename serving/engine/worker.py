@@ -8,6 +8,7 @@ moved, and the same seed gives the same tokens however its prompt was split.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,17 @@ from vllm.v1.worker.cpu_worker import CPUWorker
 from serving.engine.executor import sleep_while_waiting
 from serving.engine.layers import prepare_layers
 
+NICER = 5
+"""By how much it is nicer than gateways and fronts. It wants its cores all the time, they want one for a moment, and a
+refusal or a token waits for them. Measured in overload: refusals after 32 ms instead of 37 (p95), goodput the same."""
+
 
 class Worker(CPUWorker):  # type: ignore[misc] # mypy does not follow vllm
     """Given to vLLM as ``worker_cls``, which it documents."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Its process makes its queues after it.
+        # Its threads come after it, and take its niceness. Its process makes its queues after it, too.
+        os.nice(NICER)
         sleep_while_waiting()
         super().__init__(*args, **kwargs)
 

@@ -87,6 +87,15 @@ def test_a_flood_is_turned_away_before_it_was_begun_and_told_when_to_come_back(
             assert served.text.rstrip().endswith("data: [DONE]")
 
 
+def test_who_computes_lets_those_go_first_who_answer(running_house: RunningHouse) -> None:
+    nice = {" ".join(process.cmdline()): process.nice() for process in running_house.processes()}
+    computing = [value for title, value in nice.items() if title.startswith("VLLM::Worker")]
+    answering = [value for title, value in nice.items() if title.startswith(("VLLM::EngineCore", "ray::ServeReplica"))]
+    assert computing
+    assert answering
+    assert min(computing) > max(answering)
+
+
 def test_seeds_and_n_keep_their_meaning(running_country: RunningCountry) -> None:
     sdk = running_country.sdk()
 
