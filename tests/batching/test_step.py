@@ -105,10 +105,11 @@ def test_a_generous_promise_is_not_used_up_where_that_would_gain_little() -> Non
 
 def test_what_can_be_done_quickly_is_done_at_once() -> None:
     alone_s = 0.01 + 20e-3
-    quickly = round((QUICK - 1) * alone_s / 1e-3)
-    for left, taken in ((quickly, quickly), (quickly + 1, round((GENTLE - 1) * alone_s / 1e-3))):
-        made = a_plan([prefill("next", "a", left, due=1e6), prefill("long", "b", 5000, due=1e6)], streams=20)
-        assert made.tokens - 20 == taken
+    quickly, gently = (MODEL.chunk(times * alone_s, 20, 2000, at_most=LIMITS.tokens) for times in (QUICK, GENTLE))
+    assert gently < quickly
+    for left, taken in ((quickly, quickly), (quickly + 1, gently)):
+        them = [prefill("next", "a", left, due=1e6), prefill("long", "b", 5000, due=1e6)]
+        assert a_plan(them, streams=20, promised_s=1.0).tokens - 20 == taken
 
 
 def test_a_long_prompt_that_has_time_goes_on_gently() -> None:
