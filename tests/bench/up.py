@@ -8,11 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 import yaml
@@ -27,6 +28,9 @@ from tests.bench.report import CannotMeasure
 DOMICILE = Path(sys.executable).with_name("domicile")
 LIMIT_S = 600.0
 _REPLICA = "ray::ServeReplica"
+
+Described = dict[str, Any]
+"""A tenant.yaml, read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +56,21 @@ class Home:
 
     def promise(self, slo: Slo) -> None:
         """What the countries promise from their next start on; what they promise a class stays."""
+        told = {"first_token_s": slo.first_token_s, "inter_token_s": slo.inter_token_s}
+        self._rewrite(lambda described: {**described, "slo": {**described.get("slo", {}), **told}})
+
+    def engine(self, **told: object) -> None:
+        """How the countries' engines run from their next start on."""
+
+        def rewritten(described: Described) -> Described:
+            models = [{**model, "engine": {**model.get("engine", {}), **told}} for model in described["models"]]
+            return {**described, "models": models}
+
+        self._rewrite(rewritten)
+
+    def _rewrite(self, change: Callable[[Described], Described]) -> None:
         for file in self.countries.glob("*/tenant.yaml"):
-            described = yaml.safe_load(file.read_text())
-            told = {"first_token_s": slo.first_token_s, "inter_token_s": slo.inter_token_s}
-            file.write_text(
-                yaml.safe_dump({**described, "slo": {**described.get("slo", {}), **told}}, allow_unicode=True)
-            )
+            file.write_text(yaml.safe_dump(change(yaml.safe_load(file.read_text())), allow_unicode=True))
 
     def processes(self) -> list[psutil.Process]:
         return ours(self.path)
