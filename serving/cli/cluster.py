@@ -94,6 +94,8 @@ class LocalCluster:
             "RAY_prestart_worker_first_driver": "0",
             "RAY_enable_worker_prestart": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+            # Serve looks at all it runs ten times a second: three hundredths of a core that engines compute on.
+            "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -14,11 +14,15 @@ from vllm.distributed.device_communicators import shm_broadcast
 from vllm.distributed.device_communicators.shm_broadcast import SpinCondition
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
+AT_ONCE_S = 0.004
+"""ZeroMQ drops a notification that comes within three million processor cycles of the one before: about a millisecond.
+So for as long as that may be, and some more, after a message..."""
+AT_ONCE_MS = 1
+"""...the next one is looked for this often. Whoever only waits for it waits for vLLM's own recheck, five seconds."""
 ACTIVE_S = 1.0
-"""After a message another one is expected for so long, as vLLM has it..."""
-RECHECK_MS = 1
-"""...and is looked for this often. ZeroMQ drops a notification that comes within three million processor cycles of the
-one before, so that whoever only waits for it waits for vLLM's own recheck, five seconds."""
+"""Later, and for so long after a message, as vLLM has it..."""
+ACTIVE_MS = 20
+"""...this often, should one be dropped for another reason. Each look takes a core from a step that runs."""
 
 
 class Sleeping(SpinCondition):  # type: ignore[misc] # mypy does not follow vllm
@@ -30,8 +34,10 @@ class Sleeping(SpinCondition):  # type: ignore[misc] # mypy does not follow vllm
 
     def wait(self, timeout_ms: int | None = None) -> None:
         """Return when there may be a message, or after ``timeout_ms`` at the latest."""
-        if time.monotonic() <= self.last_read + ACTIVE_S:
-            timeout_ms = RECHECK_MS if timeout_ms is None else min(timeout_ms, RECHECK_MS)
+        since_s = time.monotonic() - self.last_read
+        if since_s <= ACTIVE_S:
+            often_ms = AT_ONCE_MS if since_s <= AT_ONCE_S else ACTIVE_MS
+            timeout_ms = often_ms if timeout_ms is None else min(timeout_ms, often_ms)
         super().wait(timeout_ms)
 
 

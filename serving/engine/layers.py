@@ -118,19 +118,24 @@ def _pack(layer: nn.Module) -> bool:
 
     def product(inputs: Tensor, _: Tensor, bias: Tensor | None = None) -> Tensor:
         if torch.compiler.is_compiling():
-            return _product(inputs, packed.data, packed.outputs, bias)
+            return torch.ops.domicile.packed_linear(inputs, packed.data, packed.outputs, bias)
         return cpu.apply(inputs, packed, bias)
 
     layer.cpu_linear = product
     return True
 
 
-@torch.library.custom_op("domicile::packed_linear", mutates_args=())  # type: ignore[untyped-decorator] # nor torch
 def _product(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
-    """The product as one operation of a compiled graph, which cannot look into it."""
     return cpu.apply(inputs, linear.Packed(data, outputs, inputs.shape[-1]), bias)
 
 
-@_product.register_fake  # type: ignore[untyped-decorator]
-def _(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
+def _shaped(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
     return inputs.new_empty(*inputs.shape[:-1], outputs)
+
+
+# The product as one operation of a compiled graph, which cannot look into it. By torch's lower interface: what its
+# decorator adds to each call, a hundred and twenty times a step, is for operations that differentiate or change inputs.
+_operations = torch.library.Library("domicile", "DEF")
+_operations.define("packed_linear(Tensor inputs, Tensor data, int outputs, Tensor? bias=None) -> Tensor")
+_operations.impl("packed_linear", _product, "CPU")
+torch.library.register_fake("domicile::packed_linear", _shaped, lib=_operations)
