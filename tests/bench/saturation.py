@@ -28,8 +28,8 @@ from tests.bench.up import Home, bring_up, home
 ROUNDS = 5
 TOKENS = 64
 REST_S = 2.0
-"""Between two loads. Stock's processes poll for a second after their last message (decision 20), on the cores of whoever
-is asked next."""
+"""Between two loads. Stock's processes poll for a second after their last message (decision 20), on the cores of those
+who are asked next."""
 LIMIT_S = 300.0
 SAMPLING = {"greedy": {"temperature": 0.0}, "sampled": {"temperature": 0.8, "top_p": 0.9}}
 OWN_TARGET = 0.95

@@ -21,6 +21,8 @@ COMPLETION: dict[str, Any] = {"model": "m", "prompt": "Tere"}
 RESPONSE: dict[str, Any] = {"model": "m", "input": "Tere"}
 BASES = {Endpoint.CHAT: CHAT, Endpoint.COMPLETIONS: COMPLETION, Endpoint.RESPONSES: RESPONSE}
 
+EVERYWHERE = pytest.mark.parametrize("endpoint", list(Endpoint))
+
 
 def encode(body: object) -> bytes:
     return json.dumps(body, ensure_ascii=False).encode("utf-8", "surrogatepass")
@@ -37,6 +39,11 @@ def refusal(endpoint: Endpoint, body: object, limits: Limits = LIMITS) -> Refuse
         read(endpoint, raw, limits)
     assert caught.value.reason.wire.status in (400, 403, 404)
     return caught.value
+
+
+def asked(content: object) -> list[dict[str, object]]:
+    """Messages of a user who says this."""
+    return [{"role": "user", "content": content}]
 
 
 def chat(**fields: object) -> tuple[Reason, str | None]:

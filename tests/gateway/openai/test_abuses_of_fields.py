@@ -13,19 +13,15 @@ from tests.gateway.openai.bodies import (
     BASES,
     CHAT,
     COMPLETION,
+    EVERYWHERE,
     accept,
+    asked,
     chat,
     completion,
     image,
     refusal,
     response,
 )
-
-EVERYWHERE = pytest.mark.parametrize("endpoint", list(Endpoint))
-
-
-def asked(content: object) -> list[dict[str, object]]:
-    return [{"role": "user", "content": content}]
 
 
 class TestRow25Choices:

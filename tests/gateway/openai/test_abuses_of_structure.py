@@ -12,21 +12,8 @@ from PIL import ImageFile
 
 from serving.errors import Reason
 from serving.types import Endpoint
-from tests.gateway.openai.bodies import (
-    CHAT,
-    SCHEMA,
-    TOOL,
-    accept,
-    chat,
-    image,
-    refusal,
-    response,
-)
+from tests.gateway.openai.bodies import CHAT, SCHEMA, TOOL, accept, asked, chat, image, refusal, response
 from tests.gateway.openai.schemas import BAD_SCHEMAS, deep, doubling
-
-
-def asked(content: object) -> list[dict[str, object]]:
-    return [{"role": "user", "content": content}]
 
 
 class TestRow33Grammars:

@@ -9,21 +9,7 @@ import pytest
 from serving.errors import Reason
 from serving.gateway.openai import read
 from serving.types import Endpoint
-from tests.gateway.openai.bodies import (
-    BASES,
-    CHAT,
-    LIMITS,
-    accept,
-    chat,
-    encode,
-    refusal,
-)
-
-EVERYWHERE = pytest.mark.parametrize("endpoint", list(Endpoint))
-
-
-def asked(content: object) -> list[dict[str, object]]:
-    return [{"role": "user", "content": content}]
+from tests.gateway.openai.bodies import BASES, CHAT, EVERYWHERE, LIMITS, accept, asked, chat, encode, refusal
 
 
 @EVERYWHERE
