@@ -19,6 +19,7 @@ BENCHES = (
     "recording",
     "records",
     "saturation",
+    "simulator",
     "startup",
     "telemetry",
 )

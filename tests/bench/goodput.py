@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -32,6 +33,9 @@ from tests.bench.report import ROOT, CannotMeasure, Number, Report
 from tests.bench.stock import EAGER, stock
 from tests.bench.up import Home, bring_up, home
 
+Phase = dict[str, Any]
+"""Of a scenario, as its YAML has it."""
+
 ROUNDS = 3
 SECONDS = 60.0
 CLIENTS = 32
@@ -41,8 +45,8 @@ FLOOD = {"prompt": 1200, "output": 16}
 DOCUMENT = {"prompt": 800, "output": 40}
 FLOOD_RATE = 2.0
 """Long prompts a second: about three times what two cores prefill of them."""
-CAPS = ("--max-num-queued-reqs", "12")
-"""Stock's own admission control, with which it had most goodput in overload of all that were tried here."""
+CAPS = ("--max-num-queued-reqs", "24")
+"""Stock's own admission control, with which it had most goodput in overload: of 12, 16, 20, 24, 32 and 40."""
 LIGHT = tuple(f"light-{number}" for number in range(1, 4))
 HEAVY = ("bursty-1", "bursty-2")
 NOISY = ("noisy",)
@@ -61,7 +65,7 @@ class Side:
     model: str
     keys: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, folder: Path, phases: Sequence[dict[str, object]], seed: int) -> list[Record]:
+    def run(self, folder: Path, phases: Sequence[Phase], seed: int) -> list[Record]:
         """Everything that was asked in the last of the phases; the others warm up."""
         folder.mkdir(parents=True)
         scenario, targets = folder / "scenario.yaml", folder / "targets.json"
@@ -88,52 +92,52 @@ class Load:
     """One of them."""
 
     name: str
-    phases: Callable[[float], list[dict[str, object]]]
+    phases: Callable[[float], list[Phase]]
     """For a capacity in requests a second."""
 
 
-def _phase(name: str, *traffic: Mapping[str, object], seconds: float = SECONDS) -> dict[str, object]:
+def phase(name: str, *traffic: Mapping[str, object], seconds: float = SECONDS) -> Phase:
     return {"name": name, "duration_s": seconds, "traffic": [dict(one) for one in traffic]}
 
 
-def _stream(organisation: str, rate: float, **more: object) -> dict[str, object]:
+def _stream(organisation: str, rate: float, **more: object) -> Phase:
     arrivals = {"rate": rate, **({"process": "gamma", "cv": 4.0} if more.pop("bursty", False) else {})}
     return {"organisations": organisation, "arrivals": arrivals, "lengths": LENGTHS, **more}
 
 
-def _uniform(capacity: float) -> list[dict[str, object]]:
+def _uniform(capacity: float) -> list[Phase]:
     each = 0.5 * capacity / len(LIGHT)
-    return [_phase("uniform", *(_stream(one, each) for one in LIGHT))]
+    return [phase("uniform", *(_stream(one, each) for one in LIGHT))]
 
 
-def _overload(capacity: float) -> list[dict[str, object]]:
+def overload(capacity: float) -> list[Phase]:
     """A fair share is a fifth of what can be done; the light ones ask for half of that."""
     light = [_stream(one, 0.1 * capacity) for one in LIGHT]
     heavy = [_stream(one, 0.6 * capacity, bursty=True) for one in HEAVY]
-    return [_phase("overload", *light, *heavy)]
+    return [phase("overload", *light, *heavy)]
 
 
-def _alone(capacity: float) -> list[dict[str, object]]:
-    return [_phase("alone", *(_stream(one, 0.1 * capacity) for one in LIGHT))]
+def _alone(capacity: float) -> list[Phase]:
+    return [phase("alone", *(_stream(one, 0.1 * capacity) for one in LIGHT))]
 
 
-def _flood(capacity: float) -> list[dict[str, object]]:
+def _flood(capacity: float) -> list[Phase]:
     light = [_stream(one, 0.1 * capacity) for one in LIGHT]
     flood = {"organisations": NOISY[0], "kind": "document", "arrivals": {"rate": FLOOD_RATE}, "lengths": FLOOD}
-    return [_phase("flood", *light, flood)]
+    return [phase("flood", *light, flood)]
 
 
-def _mixed(capacity: float) -> list[dict[str, object]]:
+def _mixed(capacity: float) -> list[Phase]:
     """Chats, and somebody who reads documents: below the capacity, yet long prompts come between short answers."""
     chats = [_stream(one, 0.1 * capacity) for one in LIGHT]
     document = {"organisations": HEAVY[0], "kind": "document", "arrivals": {"rate": 0.15}, "lengths": DOCUMENT}
-    return [_phase("mixed", *chats, document)]
+    return [phase("mixed", *chats, document)]
 
 
 LOADS = (
     Load("uniform", _uniform),
     Load("mixed", _mixed),
-    Load("overload", _overload),
+    Load("overload", overload),
     Load("alone", _alone),
     Load("flood", _flood),
 )
@@ -260,19 +264,34 @@ def _quantile(values: Sequence[float], share: float) -> float:
 
 
 def _yardstick(at: Home, folder: Path) -> tuple[float, Slo]:
-    """Requests a second of stock without caps, from the middle of a closed loop; what it keeps at half of that."""
-    closed = {"organisations": LIGHT[0], "arrivals": {"users": CLIENTS}, "lengths": LENGTHS}
-    seconds = 40.0
+    """Requests a second of stock without caps; what it keeps at half of that."""
     model = _model(at)
     with stock(model, *EAGER) as server:
         side = Side("stock", f"http://{HOST}:{server.port}/v1", str(model))
-        records = side.run(folder / "capacity", [_phase("closed", closed, seconds=seconds)], seed=1)
-        served = [one for one in records if one.outcome is Outcome.FINISHED and seconds / 4 <= one.ended <= seconds]
-        capacity = len(served) / (0.75 * seconds)
+        capacity = capacity_of(side, folder)
         half = side.run(folder / "promise", _uniform(capacity), seed=1)
     kept = _quantile([one.inter_token_s for one in half if one.inter_token_s is not None], KEPT)
     # The first token's promise is kept by everybody at half load; it stays what the shipped countries promise.
     return capacity, Slo(inter_token_s=round(max(Slo().inter_token_s, COARSE_S * math.ceil(kept / COARSE_S)), 3))
+
+
+def capacity_of(side: Side, folder: Path) -> float:
+    """Requests a second, from the middle of a closed loop."""
+    closed = {"organisations": LIGHT[0], "arrivals": {"users": CLIENTS}, "lengths": LENGTHS}
+    seconds = 40.0
+    records = side.run(folder / "capacity", [phase("closed", closed, seconds=seconds)], seed=1)
+    served = [one for one in records if one.outcome is Outcome.FINISHED and seconds / 4 <= one.ended <= seconds]
+    return len(served) / (0.75 * seconds)
+
+
+def ours(at: Home) -> Side:
+    """Ours, brought up, with an organisation and a key for everybody who asks."""
+    (up,) = bring_up(at)
+    keys = {}
+    for name in (*LIGHT, *HEAVY, *NOISY):
+        at.domicile("org", "create", CODE, name, "--plan", "standard")
+        keys[name] = json.loads(at.domicile("key", "create", CODE, "--org", name, "--json"))["key"]
+    return Side("ours", f"{up.address}/v1", up.model, keys)
 
 
 def _model(at: Home) -> Path:
@@ -282,13 +301,8 @@ def _model(at: Home) -> Path:
 
 @contextmanager
 def _both(at: Home) -> Iterator[tuple[Side, Side]]:
-    """Ours, with an organisation and a key for everybody who asks, and stock."""
-    (up,) = bring_up(at)
-    keys = {}
-    for name in (*LIGHT, *HEAVY, *NOISY):
-        at.domicile("org", "create", CODE, name, "--plan", "standard")
-        keys[name] = json.loads(at.domicile("key", "create", CODE, "--org", name, "--json"))["key"]
+    """Ours and stock."""
+    own = ours(at)
     model = _model(at)
     with stock(model, *EAGER, *CAPS) as server:
-        theirs = Side("stock", f"http://{HOST}:{server.port}/v1", str(model))
-        yield Side("ours", f"{up.address}/v1", up.model, keys), theirs
+        yield own, Side("stock", f"http://{HOST}:{server.port}/v1", str(model))
