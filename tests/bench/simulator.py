@@ -77,7 +77,7 @@ class Readings:
         """Over the readings. Raises :class:`CannotMeasure` where nothing was read."""
         if not self.seen:
             raise CannotMeasure("the replica's metrics could not be read")
-        return median(getattr(one, field) for one in self.seen)
+        return float(median(getattr(one, field) for one in self.seen))
 
     def coefficients(self) -> Coefficients:
         return Coefficients(**{one.name: self.median(one.name) for one in fields(Coefficients)})
