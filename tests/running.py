@@ -6,11 +6,10 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import yaml
 from openai import OpenAI
 
 import tenants
+from serving.cli.ports import free_port
 from serving.cli.processes import ours
 from serving.engine.models import BUNDLED, prepare
 from serving.settings import Settings
@@ -162,7 +162,7 @@ def standing(
 
 
 def _home(
-    folder: Path, codes: Iterable[str], replicas: int, isolation: str, telemetry: Mapping[str, Mapping[str, object]]
+    folder: Path, codes: Sequence[str], replicas: int, isolation: str, telemetry: Mapping[str, Mapping[str, object]]
 ) -> Settings:
     """A home of its own with the model that is prepared once for all, and tenants on free ports."""
     home, countries = folder / "home", folder / "countries"
@@ -171,7 +171,7 @@ def _home(
     for name in BUNDLED:
         prepare(name, shared, lambda _doing, _done: None)
     (home / "models").symlink_to(shared)
-    private = free_port()
+    private = free_port(METRICS_PORTS * len(codes))
     for place, code in enumerate(codes):
         shutil.copytree(SHIPPED / code, countries / code)
         file = countries / code / "tenant.yaml"
@@ -186,10 +186,3 @@ def _home(
             model["replicas"] = replicas
         file.write_text(yaml.safe_dump(described, allow_unicode=True))
     return Settings(home=home, countries=countries)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

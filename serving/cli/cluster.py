@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +17,13 @@ from pathlib import Path
 
 import psutil
 
+from serving.cli.ports import LOOPBACK, free_port
 from serving.cli.processes import MARK, end, mark, ours, temporary
 from serving.engine import cores
 from serving.placement import CORES_LABEL, COUNTRY_LABEL
 from serving.settings import OFFLINE, SILENCE, Settings
 from tenants.private import create_private
 
-LOOPBACK = "127.0.0.1"
 OBJECT_STORE_BYTES = 80 * 1024 * 1024
 """Near the least that Ray takes: no request passes through an object store."""
 NODE_CPUS = 64
@@ -121,14 +120,14 @@ class LocalCluster:
         self._settings.run.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._token.unlink(missing_ok=True)
         create_private(self._token, secrets.token_hex(32).encode())
-        port = _free_port()
+        port = free_port()
         head = [
             "--head",
             f"--port={port}",
             "--num-cpus=0",
             "--include-dashboard=false",
             "--no-monitor",
-            f"--ray-client-server-port={_free_port()}",
+            f"--ray-client-server-port={free_port()}",
         ]
         self.finish(self._spawn(head, "head"), "the head")
         self._end_client_server()
@@ -213,13 +212,6 @@ def _labelled(line: Sequence[str]) -> str:
     if not found:
         _, found, rest = whole.partition(f"{COUNTRY_LABEL}")
     return "".join(char for char in rest[:8] if char.isalpha()) if found else ""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -11,11 +11,12 @@ import typer
 
 from serving.cli import policies
 from serving.cli.applied import last
-from serving.cli.cluster import LOOPBACK, ClusterError, LocalCluster
+from serving.cli.cluster import ClusterError, LocalCluster
 from serving.cli.converge import Wanted, make_so
 from serving.cli.examine import read, refusals
 from serving.cli.observe import observe
 from serving.cli.output import CHECK_FAILED, USAGE, emit_json, errors, fail, note
+from serving.cli.ports import LOOPBACK
 from serving.cli.showing import show, summary
 from serving.cli.tenancy import AsJson
 from serving.engine.arguments import ArgumentsRefused

@@ -21,8 +21,9 @@ from typing import Self
 
 import orjson
 
-from serving.cli.cluster import LOOPBACK, LocalCluster
+from serving.cli.cluster import LocalCluster
 from serving.cli.inventory import actors, listening, titles
+from serving.cli.ports import LOOPBACK
 from serving.cli.readings import metrics, values
 from serving.engine.port import METRICS
 from serving.replicas.claim import HEADER, CellKey, Claim

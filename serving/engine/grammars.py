@@ -53,7 +53,14 @@ class GrammarGate:
         if (reason := self._verdicts[digest]) is not None:
             raise GrammarRefused(reason)
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
+        """End the compiling process, and wait until it has ended."""
+        compiler = self._compiler
+        self._end()
+        if compiler is not None:
+            await compiler.wait()
+
+    def _end(self) -> None:
         if self._idle is not None:
             self._idle.cancel()
         if self._compiler is not None and self._compiler.returncode is None:
@@ -69,14 +76,14 @@ class GrammarGate:
             async with asyncio.timeout(TIME_LIMIT_S):
                 line = await compiler.stdout.readline()
         except TimeoutError:
-            self.close()
+            self._end()
             return f"the grammar did not compile within {TIME_LIMIT_S:.0f} s"
         except ConnectionError:
             line = b""
         if not line:
-            self.close()
+            self._end()
             return "the grammar needs too much memory to compile"
-        self._idle = asyncio.get_running_loop().call_later(IDLE_S, self.close)
+        self._idle = asyncio.get_running_loop().call_later(IDLE_S, self._end)
         verdict: str | None = json.loads(line)
         return verdict
 

@@ -298,7 +298,7 @@ class VllmEngine:
         if llm is not None:
             for gauge in self._gauges:
                 REGISTRY.unregister(gauge)
-            llm.grammars.close()
+            await llm.grammars.aclose()
             llm.shutdown(timeout=0)
 
     async def check(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 from datetime import UTC, datetime
 
@@ -16,6 +15,7 @@ import uvloop
 
 from serving import chat
 from serving.cli.demo import demo_key
+from serving.cli.ports import free_port
 from serving.gateway.house import Gateway
 from serving.placement import Replica
 from serving.records.telemetry.visit import Visit
@@ -65,13 +65,6 @@ def _record_nothing() -> None:
 def _tell_nothing() -> None:
     for name in ("end", "receipt", "answered"):
         setattr(Visit, name, lambda *_: None)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

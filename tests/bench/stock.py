@@ -15,9 +15,10 @@ from time import perf_counter
 
 import psutil
 
+from serving.cli.ports import free_port
 from serving.engine import cores
 from serving.settings import OFFLINE, SILENCE
-from tests.bench.country import HOST, free_port
+from tests.bench.country import HOST
 from tests.bench.report import CannotMeasure
 
 LIMIT_S = 300.0

@@ -18,11 +18,12 @@ from typing import Any
 import psutil
 import yaml
 
+from serving.cli.ports import free_port
 from serving.cli.processes import ours
 from serving.settings import Settings
 from tenants.country import Slo
 from tests.bench.client import PATH
-from tests.bench.country import HOST, free_port
+from tests.bench.country import HOST
 from tests.bench.report import CannotMeasure
 
 DOMICILE = Path(sys.executable).with_name("domicile")

@@ -25,7 +25,7 @@ async def gate() -> AsyncIterator[GrammarGate]:
     model = prepare("smollm2-135m-instruct", Settings.from_environment().models, lambda _doing, _done: None)
     gate = GrammarGate(str(model))
     yield gate
-    gate.close()
+    await gate.aclose()
 
 
 @pytest.mark.asyncio(loop_scope="module")

@@ -18,13 +18,14 @@ import pytest
 
 from loadtests.mischief.faults import FaultProxy
 from loadtests.mischief.lanes import Direction
+from serving.cli.ports import free_port
 from serving.gateway.house import Gateway
 from serving.placement import Replica
 from serving.replicas.table import Table
 from serving.types import Address
 from tenants.registry import load_country
 from tests.journeys.faulty import Told, told, until
-from tests.running import MODEL, RunningHouse, free_port
+from tests.running import MODEL, RunningHouse
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(900)]
 
