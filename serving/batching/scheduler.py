@@ -80,6 +80,8 @@ class FairScheduling:
         waiting = list(own.waiting)
         prefills = [_prefill(one, admitted=True) for one in begun] + [_prefill(one, admitted=False) for one in waiting]
         self._attend([*own.running, *waiting], begun + waiting, now)
+        patient = all(account.batch for account in self._seen)
+        more = self._behind.step(now, len(prefills)) or (self._board is not None and self._board.crowd() > 0)
         context = sum(one.num_computed_tokens for one in decodes)
         step_plan = plan(
             prefills,
@@ -89,8 +91,8 @@ class FairScheduling:
             decode_tokens=sum(_tokens(one) for one in decodes),
             context_tokens=context,
             promised_s=min((self._allowed(one, now) for one in decodes), default=math.inf),
-            company=len(self._seen) > 1 and not all(account.batch for account in self._seen),
-            crowded=self._behind.step(now, len(prefills)) or (self._board is not None and self._board.crowd() > 0),
+            company=len(self._seen) > 1 and not patient,
+            crowded=more or patient,
             model=self._model,
             limits=self._limits,
         )

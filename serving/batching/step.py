@@ -130,7 +130,8 @@ def plan(
         context_tokens: what those streams have in the KV cache.
         promised_s: the longest step that keeps the inter-token promise of every stream.
         company: whether several organisations were about lately, not all of whom said that they can wait.
-        crowded: whether more waits before the engine, or the engine is :class:`Behind`.
+        crowded: whether more waits before the engine, the engine is :class:`Behind`, or everybody said that they can
+            wait: then tokens a second are all that is asked for.
     """
     ordered = order(prefills, counter, limits.debt)
     waits = next((index for index, one in enumerate(ordered) if not one.admitted), len(ordered))

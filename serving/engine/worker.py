@@ -1,5 +1,8 @@
 """vLLM's worker on CPUs: it waits asleep, its layers are faster, and seeds survive a prompt split over several steps.
 
+A step is one message to it and one answer. vLLM's core otherwise sends a second one when it hears that the logits are
+there, with the grammars' masks; a step without a grammar waits for nothing by that.
+
 A step that leaves part of a prompt for later samples a token for it all the same and throws it away; vLLM 0.32 then
 turns the request's random generator back by ``set_offset``. torch's generators on CPUs have no offset, so the engine
 dies of any seeded prompt longer than a step. Here such a row draws from the common generator instead: its own is never
@@ -12,6 +15,7 @@ import os
 from typing import Any
 
 import numpy as np
+from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from serving.engine.executor import sleep_while_waiting
@@ -30,6 +34,16 @@ class Worker(CPUWorker):  # type: ignore[misc] # mypy does not follow vllm
         os.nice(NICER)
         sleep_while_waiting()
         super().__init__(*args, **kwargs)
+
+        parallel, scheduler = self.vllm_config.parallel_config, self.vllm_config.scheduler_config
+        self._answers_at_once = parallel.pipeline_parallel_size == 1 and not scheduler.async_scheduling
+
+    def execute_model(self, scheduler_output: SchedulerOutput) -> Any:
+        """The step's tokens; ``None`` where a grammar has a say in them, and :meth:`sample_tokens` is yet to come."""
+        output = super().execute_model(scheduler_output)
+        if output is None and self._answers_at_once and not scheduler_output.has_structured_output_requests:
+            return self.sample_tokens(None)
+        return output
 
     def init_device(self) -> None:
         super().init_device()

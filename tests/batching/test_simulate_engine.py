@@ -17,8 +17,8 @@ from tests.batching.simulated import STEP_TIME, scenario, traffic
 _serial = count()
 
 
-def request(organisation: str, prompt: int, output: int) -> Request:
-    customer = Customer(organisation, ServiceClass.STANDARD, 1.0, Slo())
+def request(organisation: str, prompt: int, output: int, kind: ServiceClass = ServiceClass.STANDARD) -> Request:
+    customer = Customer(organisation, kind, 1.0, Slo())
     length = Length(prompt, output, output)
     one = Request(str(next(_serial)), customer, customer.account, length, arrived=0.0, deadline=1e9, affinity=0)
     one.enter(first_token_by=1e6, share=1.0)
@@ -28,9 +28,9 @@ def request(organisation: str, prompt: int, output: int) -> Request:
 class Bench:
     """A fair engine, driven step by step."""
 
-    def __init__(self) -> None:
+    def __init__(self, step_s: float = 0.1) -> None:
         timing, size = StepTiming.model_validate(STEP_TIME), EngineSize()
-        self.engine = FairEngine(timing, size, Random(1), step_s=0.1, learns=False)
+        self.engine = FairEngine(timing, size, Random(1), step_s=step_s, learns=False)
         self.engine.longest_stretch = 1
         self.now = 0.0
 
@@ -115,3 +115,18 @@ def test_batch_work_alone_runs_in_larger_steps() -> None:
         between.append(country.organisations["patient"].inter_token_s.p50 or 0.0)
     alone, beside = between
     assert alone > Slo().inter_token_s > beside
+
+
+def test_prompts_of_those_who_can_wait_are_prefilled_together() -> None:
+    """One by one each would pay for a step's fixed cost, and everybody who decodes would with it."""
+    together = []
+    for kind in (ServiceClass.STANDARD, ServiceClass.BATCH):
+        bench = Bench(step_s=0.5)
+        stream = request("a", 10, 400, kind)
+        bench.add(stream)
+        bench.until(stream)
+        bench.add(*(request("a", 50, 5, kind) for _ in range(4)))
+        bench.step()
+        bench.step()
+        together.append(bench.engine.last.prefill_tokens // 50)
+    assert together == [1, 4]

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,52 @@ def test_a_process_that_waits_leaves_the_core_to_others_and_misses_no_message() 
     assert ours.seen == polled.seen == list(range(MESSAGES))
     assert ours.late_s < 2.0, "a notification that was dropped is found by vLLM itself after five seconds"
     assert ours.cpu_s < polled.cpu_s / 3
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Whose logits are there after a step, and that has made nothing of them yet."""
+    from vllm.v1.worker.cpu_worker import CPUWorker
+
+    from serving.engine.worker import Worker
+
+    made: Any = object.__new__(Worker)
+    made._answers_at_once = True
+    monkeypatch.setattr(
+        CPUWorker, "execute_model", lambda _self, step: None if step.num_scheduled_tokens else "nothing"
+    )
+    monkeypatch.setattr(CPUWorker, "sample_tokens", lambda _self, grammar: ("tokens", grammar))
+    return made
+
+
+def step_of(*, grammar: bool, tokens: int = 1) -> Any:
+    from vllm.v1.core.sched.output import SchedulerOutput
+
+    step = SchedulerOutput.make_empty()
+    step.num_scheduled_tokens = {"one": tokens} if tokens else {}
+    step.has_structured_output_requests = grammar
+    return step
+
+
+def test_a_step_without_a_grammar_is_answered_with_its_tokens(worker: Any) -> None:
+    assert worker.execute_model(step_of(grammar=False)) == ("tokens", None)
+    assert worker.execute_model(step_of(grammar=True)) is None
+    assert worker.execute_model(step_of(grammar=False, tokens=0)) == "nothing"
+    worker._answers_at_once = False
+    assert worker.execute_model(step_of(grammar=False)) is None
+
+
+def test_vllms_core_asks_for_tokens_only_where_it_was_not_given_them() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.engine.core import EngineCore
+
+    source = inspect.getsource(EngineCore.step)
+    asked = re.compile(
+        r"model_output = future\.result\(\)\s+if model_output is None:\s+model_output = self.model_executor"
+    )
+    assert asked.search(source)
+    mask = inspect.getsource(Scheduler.get_grammar_bitmask)
+    assert "if not scheduler_output.has_structured_output_requests:\n            return None" in mask
 
 
 def test_vllm_makes_its_queues_by_the_name_that_we_replace_and_after_the_worker() -> None:

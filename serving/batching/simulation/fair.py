@@ -82,6 +82,8 @@ class FairEngine(Engine):
     def _planned(self, now: float) -> list[tuple[Request, int]]:
         begun = [_prefill(one, admitted=True) for one in self.begun]
         waiting = [_prefill(one, admitted=False) for one in self.waiting]
+        patient = self._patient(now)
+        more = self._behind.step(now, prefills=len(self.begun) + len(self.waiting)) or self.crowded
         planned = plan(
             begun + waiting,
             self._ledger.counter,
@@ -90,8 +92,8 @@ class FairEngine(Engine):
             decode_tokens=len(self.decoding),
             context_tokens=self.context,
             promised_s=min([_allowed(one, now) for one in self.decoding], default=math.inf),
-            company=self._company(now),
-            crowded=self._behind.step(now, prefills=len(self.begun) + len(self.waiting)) or self.crowded,
+            company=len(self._seen.keys() | self._present.keys()) > 1 and not patient,
+            crowded=more or patient,
             model=self.model,
             limits=self._limits,
         )
@@ -99,12 +101,11 @@ class FairEngine(Engine):
         order = [by_id[name] for name in planned.order]
         return self._fill(order, planned.tokens - len(self.decoding), planned.held)
 
-    def _company(self, now: float) -> bool:
-        """Whether several organisations were about lately, not all of whom said that they can wait."""
+    def _patient(self, now: float) -> bool:
+        """Whether everybody who was about lately said that they can wait."""
         for account in [name for name, at in self._seen.items() if now - at > COMPANY_S and name not in self._present]:
             del self._seen[account]
-        about = self._seen.keys() | self._present.keys()
-        return len(about) > 1 and not all(account.batch for account in about)
+        return all(account.batch for account in self._seen.keys() | self._present.keys())
 
     def _prefill(self, one: Request, tokens: int, now: float) -> bool:
         done = super()._prefill(one, tokens, now)
