@@ -125,8 +125,8 @@ def test_prompts_of_those_who_can_wait_are_prefilled_together() -> None:
         stream = request("a", 10, 400, kind)
         bench.add(stream)
         bench.until(stream)
-        bench.add(*(request("a", 50, 5, kind) for _ in range(4)))
+        bench.add(*(request("a", 40, 5, kind) for _ in range(4)))
         bench.step()
         bench.step()
-        together.append(bench.engine.last.prefill_tokens // 50)
+        together.append(bench.engine.last.prefill_tokens // 40)
     assert together == [1, 4]
