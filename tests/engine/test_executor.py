@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import multiprocessing
 import re
 import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.engine
 
+SHARED_MEMORY = Path("/dev/shm")
 MESSAGES = 40
 APART_S = 0.1
 TOGETHER_S = 0.0004
-"""Between two messages of a pair: the second one's notification is dropped."""
+"""Between two messages of a pair. ZeroMQ drops the second one's notification."""
+
+
+@contextmanager
+def sleeping() -> Iterator[None]:
+    """Queues that are made meanwhile are waited for as ours are."""
+    from vllm.distributed.device_communicators import shm_broadcast
+
+    from serving.engine.executor import sleep_while_waiting
+
+    polling = shm_broadcast.SpinCondition
+    sleep_while_waiting()
+    try:
+        yield
+    finally:
+        shm_broadcast.SpinCondition = polling
 
 
 @dataclass(frozen=True)
@@ -53,7 +76,8 @@ def read_by(*, ours: bool) -> Read:
     """What a process read of messages that came two at a time, now and then."""
     from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
 
-    queue = MessageQueue(1, 1)
+    with sleeping() if ours else nullcontext():
+        queue = MessageQueue(1, 1)
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
     reader = context.Process(target=_read, args=(queue.export_handle(), ours, there))
@@ -80,8 +104,60 @@ def test_a_process_that_waits_leaves_the_core_to_others_and_misses_no_message() 
     """Where vLLM's own way is no worse, ours can go."""
     ours, polled = read_by(ours=True), read_by(ours=False)
     assert ours.seen == polled.seen == list(range(MESSAGES))
-    assert ours.late_s < 2.0, "a notification that was dropped is found by vLLM itself after five seconds"
+    assert ours.late_s < 2.0, "a message that nobody was told of is found by vLLM itself after five seconds"
     assert ours.cpu_s < polled.cpu_s / 3
+
+
+def test_a_reader_that_is_called_off_wakes_up() -> None:
+    from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
+
+    with sleeping():
+        queue = MessageQueue(1, 1)
+        reader = MessageQueue.create_from_handle(queue.export_handle(), 0)
+        with ThreadPoolExecutor(1) as aside:
+            reading = aside.submit(reader.dequeue, indefinite=True)
+            time.sleep(0.2)
+            assert not reading.done()
+            reader.shutdown()
+            with pytest.raises(RuntimeError, match="cancelled"):
+                reading.result(timeout=2)
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_queue_leaves_no_name_behind(used: bool) -> None:
+    from vllm.distributed.device_communicators.shm_broadcast import MessageQueue
+
+    with sleeping():
+        before = set(SHARED_MEMORY.glob("domicile-*"))
+        queue = MessageQueue(1, 1)
+        (named,) = set(SHARED_MEMORY.glob("domicile-*")) - before
+        reader = MessageQueue.create_from_handle(queue.export_handle(), 0)
+        if used:
+            queue.enqueue("there")
+            assert not named.exists()
+            assert reader.dequeue(timeout=2) == "there"
+        del queue, reader
+        gc.collect()
+        assert not named.exists()
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=5), st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_whoever_has_not_seen_the_last_ring_does_not_sleep(rings: list[int], start: int) -> None:
+    from serving.engine.executor import Bell
+
+    bell = Bell(uuid.uuid4().hex, create=True)
+    try:
+        bell.ring(start)
+        for count in rings:
+            seen = bell.value
+            for _ in range(count):
+                bell.ring()
+            began = time.monotonic()
+            bell.wait(seen, 100)
+            assert (time.monotonic() - began < 0.09) == bool(count)
+    finally:
+        bell.unname()
 
 
 @pytest.fixture
