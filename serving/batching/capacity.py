@@ -15,6 +15,9 @@ PREFILLS = 32
 """Prefills under way at most, where each is another account's: the scheduler takes them in fair order."""
 SLOW = 1.5
 """A step with all streams may take so many times that with one, whatever was promised."""
+FEWEST = 2
+"""Streams that any engine takes. A second one at most doubles a step, and without a place it waits for a whole answer.
+What was learnt while the machine was busy, as where a replica is being replaced, may say that there is one place only."""
 TYPICAL_CONTEXT = 256
 """Tokens of a stream in the KV cache, before any was seen."""
 
@@ -68,7 +71,7 @@ def _slots(model: StepTime, context: int, bounds: Bounds) -> int:
     each = model.predict(Step(0, 2, 2 * context)) - one
     within = max(bounds.step_s, SLOW * one)
     fitting = bounds.max_streams if each <= 0 else 1 + int(min((within - one) / each, 1e9))
-    return max(1, min(bounds.max_streams, fitting))
+    return max(1, min(bounds.max_streams, max(FEWEST, fitting)))
 
 
 def _coefficients(reading: Reading) -> Coefficients:

@@ -36,6 +36,14 @@ def test_an_engine_too_slow_for_one_stream_still_takes_several() -> None:
     assert StepTime(known).predict(Step(0, found.slots, 0)) <= 1.5 * 0.202 + 1e-9
 
 
+@pytest.mark.parametrize(("streams", "slots"), [(64, 2), (1, 1)])
+def test_where_each_stream_seems_as_dear_as_the_first_a_second_one_still_need_not_wait_for_a_whole_answer(
+    streams: int, slots: int
+) -> None:
+    known = Coefficients(fixed_s=0.01, decode_stream_s=0.09, context_token_s=0.0)
+    assert capacity(reading(known), Bounds(max_streams=streams, step_s=0.1)).slots == slots
+
+
 def test_prefill_beside_streams_that_fill_the_step_goes_on_by_the_least_chunk() -> None:
     known = Coefficients(fixed_s=0.2, prefill_token_s=0.003, decode_stream_s=0.002, context_token_s=0.0)
     speed = capacity(reading(known, decoding=4), BOUNDS).speed
