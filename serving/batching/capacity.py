@@ -17,7 +17,7 @@ SLOW = 1.5
 """A step with all streams may take so many times that with one, whatever was promised."""
 FEWEST = 2
 """Streams that any engine takes. A second one at most doubles a step, and without a place it waits for a whole answer.
-What was learnt while the machine was busy, as where a replica is being replaced, may say that there is one place only."""
+What was learnt on a busy machine, as while a replica is being replaced, may say that there is one place only."""
 TYPICAL_CONTEXT = 256
 """Tokens of a stream in the KV cache, before any was seen."""
 
