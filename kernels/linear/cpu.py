@@ -169,21 +169,26 @@ def pack(weight: Tensor) -> Packed | None:
 def apply(inputs: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
     """As :func:`kernels.linear.apply`, on CPU tensors."""
     check(inputs, packed)
+    return product(inputs, packed.data, packed.outputs, bias)
+
+
+def product(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
+    """The same, of inputs that are known to fit. A step asks for it a hundred times, and each time waits for Python."""
     lines = inputs.contiguous()
-    rows, panels = lines.numel() // packed.inputs, packed.data.shape[0]
+    panels, columns, _ = data.shape
+    rows = lines.numel() // columns
     # Whole panels are written. What is beyond the last output is cut off again.
-    sums = lines.new_empty(*inputs.shape[:-1], panels * WIDTH)
+    sums = lines.new_empty((*inputs.shape[:-1], panels * WIDTH))
     if rows:
         tiles = panels * -(-rows // HEIGHT)
-        places = lines.data_ptr(), packed.data.data_ptr(), sums.data_ptr()
         shares = threads(tiles)
         if shares == 1:
-            _part(*places, rows, packed.inputs, panels, 0, tiles)
+            _part(lines.data_ptr(), data.data_ptr(), sums.data_ptr(), rows, columns, panels, 0, tiles)
         else:
             with Launching(shares):
-                _in_parallel(*places, rows, packed.inputs, panels, shares)
-    if packed.outputs < panels * WIDTH:
-        sums = sums[..., : packed.outputs].contiguous()
+                _in_parallel(lines.data_ptr(), data.data_ptr(), sums.data_ptr(), rows, columns, panels, shares)
+    if outputs < panels * WIDTH:
+        sums = sums[..., :outputs].contiguous()
     return sums if bias is None else sums.add_(bias)
 
 

@@ -34,6 +34,12 @@ CPU_EXECUTOR = "serving.engine.executor.SleepingExecutor"
 LINEAR = "domicile_linear"
 """Key in vLLM's ``additional_config``: which linear layers were chosen, for the worker. What vLLM compiled for the one
 is not taken for the other's, since this dictionary is part of what it is found by."""
+CPU_BLOCK_TOKENS = 32
+"""Tokens of a block of the KV cache: the fewest that vLLM's attention on CPUs takes, where vLLM takes 128. A prefix is
+shared in whole blocks, a half empty one is computed like a full one, and the tokens of one lie closer together."""
+BATCH_PIECE_TOKENS = 4
+"""vLLM's ``stream_interval`` for class ``batch``: tokens of an event after the first. Who can wait needs no event for
+each, which costs front, gateway and client what the engine could compute with. The promise is of tokens on average."""
 SWITCHES = ("switch", "nothing")
 
 
@@ -88,6 +94,7 @@ def arguments(model: Model, weights: str, slo: Slo = DEFAULT_SLO) -> dict[str, J
     }
     if device(engine) == "cpu":
         chosen["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * GIB)
+        chosen["block_size"] = CPU_BLOCK_TOKENS
     elif engine.tensor_parallel_size * engine.pipeline_parallel_size > 1:
         # Workers join the replica's placement group, whose bundles carry the country's label.
         chosen["distributed_executor_backend"] = "ray"

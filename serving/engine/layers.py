@@ -125,10 +125,6 @@ def _pack(layer: nn.Module) -> bool:
     return True
 
 
-def _product(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
-    return cpu.apply(inputs, linear.Packed(data, outputs, inputs.shape[-1]), bias)
-
-
 def _shaped(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = None) -> Tensor:
     return inputs.new_empty(*inputs.shape[:-1], outputs)
 
@@ -137,5 +133,5 @@ def _shaped(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = No
 # decorator adds to each call, a hundred and twenty times a step, is for operations that differentiate or change inputs.
 _operations = torch.library.Library("domicile", "DEF")
 _operations.define("packed_linear(Tensor inputs, Tensor data, int outputs, Tensor? bias=None) -> Tensor")
-_operations.impl("packed_linear", _product, "CPU")
+_operations.impl("packed_linear", cpu.product, "CPU")
 torch.library.register_fake("domicile::packed_linear", _shaped, lib=_operations)

@@ -43,7 +43,7 @@ from serving.batching.nucleus import PARAMETERS, take_over
 from serving.batching.orders import EXTRA
 from serving.batching.pacer import Turn
 from serving.batching.steptime import PROFILE_ANSWER, PROFILE_PROMPTS, PROFILE_STREAMS
-from serving.engine.arguments import DEFAULT_SLO, ArgumentsRefused, Description
+from serving.engine.arguments import BATCH_PIECE_TOKENS, DEFAULT_SLO, ArgumentsRefused, Description
 from serving.engine.grammars import GrammarGate, GrammarRefused
 from serving.engine.paced import Core, new_board
 from serving.engine.port import GENERATING, ClaimFacts, EngineDead, EngineFacts, Load, Moments, guarded, require_claim
@@ -51,7 +51,7 @@ from serving.engine.queues import unname
 from serving.engine.spending import Cost, Spending
 from serving.engine.turnaway import Turnaway, TurnedAway, foreseeing, heeding
 from serving.settings import BOARD
-from serving.types import Usage
+from serving.types import ServiceClass, Usage
 from tenants.country import Slo
 
 _WORD = "word"
@@ -105,6 +105,8 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
         params.extra_args = {key: kept for key, kept in (params.extra_args or {}).items() if key not in _OURS}
         if self.sieves:
             take_over(params)
+        if claim.service_class is ServiceClass.BATCH:
+            params.stream_interval = max(params.stream_interval or 1, BATCH_PIECE_TOKENS)
         ids = prompt.get("prompt_token_ids") or ()
         if self.core is None:
             yield _Progress(None, self.spending.begun(claim.request_id, len(ids)), params), params

@@ -90,7 +90,7 @@ class Told:
 
     @property
     def pieces(self) -> int:
-        """How many events there are, the one that opens the answer aside: about as many as tokens."""
+        """How many events there are, the one that opens the answer aside: at most as many as tokens."""
         return max(0, sum(event.count(_END) for event in self.events) - 1)
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
+from serving.engine.arguments import BATCH_PIECE_TOKENS
 from serving.engine.models import weights
 from tenants.registry import Registry
 from tests.bench.client import drive, post
@@ -135,12 +136,12 @@ def ratios(one: list[float], other: list[float]) -> tuple[float, ...]:
 
 @contextmanager
 def both(at: Home, *flags: str) -> Iterator[tuple[Side, Side]]:
-    """Ours, asked as an organisation that may wait, and stock vLLM with these flags."""
+    """Ours, asked as an organisation that may wait, and stock vLLM with these flags, streaming in the same pieces."""
     (up,) = bring_up(at)
     (country,) = Registry.load(at.countries).select([CODE])
     at.domicile("org", "create", CODE, "bench", "--plan", "batch")
     key = json.loads(at.domicile("key", "create", CODE, "--org", "bench", "--json"))["key"]
     model = Path(weights(country.models[0].source, at.settings.models))
-    with stock(model, *flags) as server:
+    with stock(model, *flags, "--stream-interval", str(BATCH_PIECE_TOKENS)) as server:
         port = urlsplit(up.address).port or 80
         yield Side("ours", port, up.model, key), Side("stock", server.port, str(model))

@@ -17,6 +17,7 @@ import psutil
 
 from serving.cli.ports import free_port
 from serving.engine import cores
+from serving.engine.arguments import CPU_BLOCK_TOKENS
 from serving.settings import OFFLINE, SILENCE
 from tests.bench.country import HOST
 from tests.bench.report import CannotMeasure
@@ -41,12 +42,13 @@ def stock(model: Path, *flags: str, tuned: bool = True) -> Iterator[Server]:
 
     Args:
         flags: more of vLLM's own arguments.
-        tuned: give it all cores and the OpenMP that our replicas get; else vLLM's defaults.
+        tuned: give it all cores, and the OpenMP and the blocks that our replicas get; else vLLM's defaults.
     """
     port = free_port()
     line = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     line += ["--kv-cache-memory-bytes", str(KV_CACHE_BYTES), "--dtype", "float32", "--host", HOST, "--port", str(port)]
     line += ["--max-model-len", "4096", "--enable-prompt-tokens-details"]
+    line += ["--block-size", str(CPU_BLOCK_TOKENS)] * tuned
     own = cores.environment(sorted(os.sched_getaffinity(0))) if tuned else {}
     server = subprocess.Popen(
         [*line, *flags],

@@ -64,7 +64,7 @@ async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def door(app: ASGIApp) -> ASGIApp:
-    """``app`` on behalf of the organisation that the header ``x-organisation`` names, or ``acme``."""
+    """``app`` on behalf of whom the headers ``x-organisation`` and ``x-service-class`` name, or a standard ``acme``."""
 
     async def vouched(scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -72,7 +72,7 @@ def door(app: ASGIApp) -> ASGIApp:
         claim = ClaimFacts(
             organisation=organisation,
             request_id=headers.get("x-request-id", "unnamed"),
-            service_class=ServiceClass.STANDARD,
+            service_class=ServiceClass(headers.get("x-service-class", ServiceClass.STANDARD)),
             deadline=time.time() + 60,
             cache_salt=organisation.encode().hex(),
         )

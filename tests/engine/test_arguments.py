@@ -31,6 +31,12 @@ def test_the_cpu_has_a_cache_of_the_size_named_and_the_gpu_is_left_to_vllm() -> 
     assert "kv_cache_memory_bytes" not in arguments(model(device="gpu"), "/w")
 
 
+def test_the_cpus_cache_has_small_blocks_unless_the_country_says_otherwise() -> None:
+    assert arguments(model(device="cpu"), "/w")["block_size"] == 32
+    assert arguments(model(device="cpu", arguments={"block_size": 64}), "/w")["block_size"] == 64
+    assert "block_size" not in arguments(model(device="gpu"), "/w")
+
+
 def test_workers_on_several_gpus_join_the_placement_group() -> None:
     assert arguments(model(device="gpu", tensor_parallel_size=2), "/w")["distributed_executor_backend"] == "ray"
     assert "distributed_executor_backend" not in arguments(model(device="gpu"), "/w")
