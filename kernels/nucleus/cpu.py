@@ -45,6 +45,9 @@ _QUOTA_MASK = (1 << _QUOTA_BITS) - 1
 _REACHES = (np.float32(3.0), np.float32(6.0), np.float32(12.0), np.float32(np.inf))
 """How far below the largest logit a nucleus is looked for, one after the other."""
 
+_NEAR = np.float32(14.0)
+"""How far below the largest logit a block is weighed. Of those below, how much it can be at most is enough to know."""
+
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -118,18 +121,25 @@ def _largest(bits: Ints, tops: Ints) -> Any:
 
 
 @compiled
-def _masses(logits: Floats, tops: Ints, floor: Any, ceiling: Any, top: Any) -> Any:
-    """The weight of all whose key is at least ``floor``, and of those among them at ``ceiling`` and above."""
-    total, above = np.int64(0), np.int64(0)
+def _masses(logits: Floats, tops: Ints, floor: Any, near: Any, ceiling: Any, top: Any) -> Any:
+    """The weight of all whose key is at least ``floor``, and of those among them at ``ceiling`` and above.
+
+    Blocks without a key of ``near`` or above are left out. Third is what they weigh at most.
+    """
+    total, above, doubt = np.int64(0), np.int64(0), np.int64(0)
     least, most = _float(floor), _float(ceiling)
     for block in range(len(tops)):
-        if tops[block] >= floor:
+        if tops[block] >= near:
             part = logits[block * BLOCK : (block + 1) * BLOCK]
             for place in range(len(part)):
                 weight = _weight(part[place], top)
                 total += weight if part[place] >= least else np.int64(0)
                 above += weight if part[place] >= most else np.int64(0)
-    return total, above
+        elif tops[block] >= floor:
+            heaviest = _weight(_float(tops[block]), top)
+            # A little more, since where it rounds a weight may be less than a smaller logit's.
+            doubt += BLOCK * (heaviest + (heaviest >> 8) + 1)
+    return total, above, doubt
 
 
 @compiled
@@ -251,26 +261,32 @@ def _nucleus(
     Where ``many`` are left to choose from, a nucleus of thousands is looked for first, near the end that a sample
     suggests. What the sample says decides how much work it is, and never the result.
     """
-    edge, ceiling = np.int64(_INFINITE), np.int64(_INFINITE)
+    guessed, ceiling = np.int64(_INFINITE), np.int64(_INFINITE)
     if many:
-        edge = np.int64(_guess(bits, floor, top, quota, 1, keys, weights, bins))
+        guessed = np.int64(_guess(bits, floor, top, quota, 1, keys, weights, bins))
         ceiling = np.int64(_guess(bits, floor, top, quota, -1, keys, weights, bins))
-    total, above = _masses(logits, tops, floor, ceiling, top)
-    need = _needed(total, quota)
-    found, held = 0, np.int64(0)
-    if above < need:
-        found = _gather(bits, tops, edge, ceiling, keys)
-        held = _weigh(keys, found, top, weights)
-    if not above < need <= above + held:
-        for reach in _REACHES:
-            edge = max(floor, np.int64(_key(np.float32(top - reach).view(np.int32))))
-            found = _gather(bits, tops, edge, _INFINITE, keys)
-            if _weigh(keys, found, top, weights) >= need:
-                break
-        above = np.int64(0)
-    floor, more, found = _select(keys, weights, found, True, need - above, bins)
-    each = _weight(_float(floor), top)
-    return floor, max(0, found - (need - above - more + each - 1) // each)
+    near = max(floor, np.int64(_key(np.float32(top - _NEAR).view(np.int32))))
+    while True:
+        total, above, doubt = _masses(logits, tops, floor, near, ceiling, top)
+        need, most = _needed(total, quota), _needed(total + doubt, quota)
+        found, held = 0, np.int64(0)
+        if above < need:
+            found = _gather(bits, tops, guessed, ceiling, keys)
+            held = _weigh(keys, found, top, weights)
+        if not above < need <= above + held:
+            for reach in _REACHES:
+                edge = max(floor, np.int64(_key(np.float32(top - reach).view(np.int32))))
+                found = _gather(bits, tops, edge, _INFINITE, keys)
+                if _weigh(keys, found, top, weights) >= need:
+                    break
+            above = np.int64(0)
+        least, more, found = _select(keys, weights, found, True, need - above, bins)
+        each = _weight(_float(least), top)
+        kept = (need - above - more + each - 1) // each
+        if near == floor or (kept == (most - above - more + each - 1) // each and kept <= found):
+            return least, max(0, found - kept)
+        # What was left out may matter: everything is weighed.
+        near = floor
 
 
 @compiled

@@ -32,6 +32,7 @@ class Limits(NamedTuple):
 
 
 OFF = Limits()
+_TYPES = (torch.int64, torch.float32, torch.float32)
 
 
 def take_over(params: SamplingParams) -> None:
@@ -55,7 +56,8 @@ class Nucleus(LogitsProcessor):  # type: ignore[misc] # mypy does not follow vll
         """Compiles, where it has to, before the engine is ready. The arguments are those that vLLM gives."""
         self._device = device
         self._rows: dict[int, Limits] = {}
-        self._top_k = self._top_p = self._min_p = torch.empty(0, device=device)
+        self._height = 0
+        self._asked: dict[str, Tensor] = {}
         if device.type == "cpu":
             cpu.warm()
 
@@ -67,18 +69,20 @@ class Nucleus(LogitsProcessor):  # type: ignore[misc] # mypy does not follow vll
         """Follow the requests as they come, go and change rows."""
         if not process_dict_updates(self._rows, batch_update, _limits):
             return
-        height = max(self._rows, default=-1) + 1
-        limits = [self._rows.get(row, OFF) for row in range(height)]
-        self._top_k, self._top_p, self._min_p = (
-            torch.tensor([one[part] for one in limits], dtype=dtype, device=self._device)
-            for part, dtype in enumerate((torch.int64, torch.float32, torch.float32))
-        )
+        self._height = max(self._rows, default=-1) + 1
+        columns = zip(*(self._rows.get(row, OFF) for row in range(self._height)), strict=True)
+        # A parameter that nobody named costs the kernel nothing.
+        self._asked = {
+            name: torch.tensor(values, dtype=dtype, device=self._device)
+            for name, values, off, dtype in zip(Limits._fields, columns, OFF, _TYPES, strict=False)
+            if any(value != off for value in values)
+        }
 
     def apply(self, logits: Tensor) -> Tensor:
         """In place, on float32 logits of shape [requests, vocabulary] with the temperature applied."""
         if self._rows:
             # Rows after the last that has something on are none of ours.
-            nucleus.apply(logits[: len(self._top_k)], top_k=self._top_k, top_p=self._top_p, min_p=self._min_p)
+            nucleus.apply(logits[: self._height], **self._asked)
         return logits
 
 

@@ -40,6 +40,20 @@ def test_it_does_so_on_a_vocabulary_too(kind: str) -> None:
     assert same(nucleus.apply(logits.clone(), **wanted), reference.apply(logits.clone(), **wanted))
 
 
+@pytest.mark.parametrize("below", [14.1, 16.0, 20.0])
+def test_what_is_far_below_counts_where_it_decides(below: float) -> None:
+    """One likely token, one that may go, and tens of thousands that are each next to nothing and together are not."""
+    row = torch.full((40_000,), -below)
+    row[7], row[30_000] = 0.0, -3.0
+    near, all_of_it = (1 + math.exp(-3), 1 + math.exp(-3) + len(row) * math.exp(-below))
+    # Between these shares the first token is enough of what is near, and not enough of everything.
+    shares = torch.linspace(1 / all_of_it, 1 / near, 11)[1:-1]
+    batch = row.repeat(len(shares), 1)
+    found = nucleus.apply(batch.clone(), top_p=shares)
+    assert same(found, reference.apply(batch.clone(), top_p=shares))
+    assert kept(found) == [[7, 30_000]] * len(shares)
+
+
 @given(st.lists(st.integers(-20, 20), min_size=1, max_size=12), st.integers(0, 13), st.integers(0, 16))
 def test_the_sort_keeps_what_exact_arithmetic_keeps(logits: list[int], top_k: int, sixteenths: int) -> None:
     """Of powers of two every sum is exact, in floats as well; drawn so that shares fall on the edge often."""
