@@ -35,8 +35,8 @@ LINEAR = "domicile_linear"
 """Key in vLLM's ``additional_config``: which linear layers were chosen, for the worker. What vLLM compiled for the one
 is not taken for the other's, since this dictionary is part of what it is found by."""
 CPU_BLOCK_TOKENS = 32
-"""Tokens of a block of the KV cache: the fewest that vLLM's attention on CPUs takes, where vLLM takes 128. A prefix is
-shared in whole blocks, a half empty one is computed like a full one, and the tokens of one lie closer together."""
+"""Tokens of a block of the KV cache: the fewest with which vLLM's attention on CPUs starts, where vLLM takes 128. A
+prefix is shared in whole blocks, and a step is faster (decision 34)."""
 BATCH_PIECE_TOKENS = 4
 """vLLM's ``stream_interval`` for class ``batch``: tokens of an event after the first. Who can wait needs no event for
 each, which costs front, gateway and client what the engine could compute with. The promise is of tokens on average."""
