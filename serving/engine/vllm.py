@@ -43,7 +43,7 @@ from serving.batching.nucleus import PARAMETERS, take_over
 from serving.batching.orders import EXTRA
 from serving.batching.pacer import Turn
 from serving.batching.steptime import PROFILE_ANSWER, PROFILE_PROMPTS, PROFILE_STREAMS
-from serving.engine.arguments import BATCH_PIECE_TOKENS, DEFAULT_SLO, ArgumentsRefused, Description
+from serving.engine.arguments import BATCH_PIECE_TOKENS, DEFAULT_SLO, ArgumentsRefused
 from serving.engine.grammars import GrammarGate, GrammarRefused
 from serving.engine.paced import Core, new_board
 from serving.engine.port import GENERATING, ClaimFacts, EngineDead, EngineFacts, Load, Moments, guarded, require_claim
@@ -54,7 +54,6 @@ from serving.settings import BOARD
 from serving.types import ServiceClass, Usage
 from tenants.country import Slo
 
-_WORD = "word"
 _OURS = (EXTRA, PARAMETERS)
 
 
@@ -349,9 +348,8 @@ def parse(command_line: list[str]) -> argparse.Namespace:
     Raises:
         ArgumentsRefused: with the parser's own words.
     """
-    parser = _parser()
     try:
-        args = parser.parse_args(command_line)
+        args = parser().parse_args(command_line)
         validate_parsed_serve_args(args)
         validate_api_server_args(args)
     except (SystemExit, KeyError, TypeError, ValueError) as error:
@@ -359,44 +357,7 @@ def parse(command_line: list[str]) -> argparse.Namespace:
     return args
 
 
-def describe_arguments() -> dict[str, Description]:
-    """The pinned vLLM's parser in the form of ``arguments.json``."""
-    return {
-        action.dest: {"takes": _takes(action), "type": _type(action), "choices": _choices(action)}
-        for action in sorted(_parser()._actions, key=lambda action: action.dest)
-        if action.option_strings and action.dest != "help"
-    }
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = make_arg_parser(FlexibleArgumentParser())
-    return parser
-
-
-def _takes(action: argparse.Action) -> Any:
-    if isinstance(action, argparse.BooleanOptionalAction):
-        return "switch"
-    if action.nargs == 0:
-        return "nothing"
-    return "many" if action.nargs in ("+", "*") else "one"
-
-
-def _type(action: argparse.Action) -> Any:
-    """Found by trying the argument's own converter, since converters do not say what they make."""
-    if not callable(action.type) or _converts(action.type, _WORD) or _converts(action.type, "{}"):
-        return "text"
-    for kind, sample in ((int, "7"), (float, "0.5")):
-        if _converts(action.type, sample) is kind:
-            return kind.__name__
-    return "text"
-
-
-def _converts(convert: Callable[[str], object], sample: str) -> type | None:
-    try:
-        return type(convert(sample))
-    except Exception:  # Converters of vLLM refuse with whatever comes: any refusal says "not this".
-        return None
-
-
-def _choices(action: argparse.Action) -> list[str] | None:
-    return sorted(map(str, action.choices)) if action.choices else None
+def parser() -> argparse.ArgumentParser:
+    """vLLM's own."""
+    made: argparse.ArgumentParser = make_arg_parser(FlexibleArgumentParser())
+    return made

@@ -71,7 +71,7 @@ def test_all_problems_are_told_at_once() -> None:
 @pytest.mark.engine
 @pytest.mark.timeout(300)
 def test_the_description_is_the_pinned_parsers() -> None:
-    from serving.engine.vllm import describe_arguments
+    from serving.engine.describe import describe_arguments
 
     assert json.loads(DESCRIPTION.read_text()) == describe_arguments()
 
