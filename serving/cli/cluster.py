@@ -95,6 +95,12 @@ class LocalCluster:
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             # Serve looks at all it runs ten times a second: three hundredths of a core that engines compute on.
             "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
+            # What Ray counts about itself nobody reads here; counting it woke a core that engines compute on
+            # (docs/decisions/0035).
+            "RAY_enable_metrics_collection": "0",
+            "RAY_event_stats": "0",
+            "RAY_task_events_report_interval_ms": "0",
+            "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -127,6 +133,8 @@ class LocalCluster:
             "--num-cpus=0",
             "--include-dashboard=false",
             "--no-monitor",
+            # It reads logs aloud to drivers, and ours do not listen (`log_to_driver`).
+            "--include-log-monitor=false",
             f"--ray-client-server-port={free_port()}",
         ]
         self.finish(self._spawn(head, "head"), "the head")

@@ -18,10 +18,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from loadtests.record import Outcome, Record, Run
@@ -29,8 +30,9 @@ from serving.engine.models import weights
 from tenants.country import Slo
 from tenants.registry import Registry
 from tests.bench.country import CODE, HOST
+from tests.bench.processes import stopped
 from tests.bench.report import ROOT, CannotMeasure, Number, Report
-from tests.bench.stock import EAGER, stock
+from tests.bench.stock import EAGER, stock, tree
 from tests.bench.up import Home, bring_up, home
 
 Phase = dict[str, Any]
@@ -64,6 +66,8 @@ class Side:
     base_url: str
     model: str
     keys: Mapping[str, str] = field(default_factory=dict)
+    others: Callable[[], Sequence[psutil.Process]] = tuple
+    """Processes that have no part in it, and are stopped while it is asked."""
 
     def run(self, folder: Path, phases: Sequence[Phase], seed: int) -> list[Record]:
         """Everything that was asked in the last of the phases; the others warm up."""
@@ -80,7 +84,8 @@ class Side:
         )
         words = ["run", str(scenario), "--targets", str(targets), "--out", str(folder / "run")]
         line = [sys.executable, "-m", "loadtests", *words, "--seed", str(seed), "--quiet"]
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+        with stopped(self.others()):
+            done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
         if not (folder / "run" / "requests.jsonl").exists():
             raise CannotMeasure(f"{self.name}: {done.stderr[-1000:]}")
         last = str(phases[-1]["name"])
@@ -301,8 +306,9 @@ def _model(at: Home) -> Path:
 
 @contextmanager
 def _both(at: Home) -> Iterator[tuple[Side, Side]]:
-    """Ours and stock."""
+    """Ours and stock, each of which is stopped while the other is asked."""
     own = ours(at)
     model = _model(at)
     with stock(model, *EAGER, *CAPS) as server:
-        yield own, Side("stock", f"http://{HOST}:{server.port}/v1", str(model))
+        alone = Side("stock", f"http://{HOST}:{server.port}/v1", str(model), others=at.processes)
+        yield replace(own, others=lambda: tree(server.pid)), alone

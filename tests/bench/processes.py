@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,23 @@ def put_ahead() -> Iterator[None]:
         if before is not None:
             with suppress(OSError):
                 group.write_text(before)
+
+
+@contextmanager
+def stopped(processes: Iterable[psutil.Process]) -> Iterator[None]:
+    """These do nothing meanwhile: who is measured beside them has the machine alone (docs/decisions/0035)."""
+    held = list(processes)
+    try:
+        _signal(held, signal.SIGSTOP)
+        yield
+    finally:
+        _signal(held, signal.SIGCONT)
+
+
+def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 class Child:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import uvloop
 
 from serving.engine.arguments import BATCH_PIECE_TOKENS
@@ -22,15 +23,15 @@ from serving.engine.models import weights
 from tenants.registry import Registry
 from tests.bench.client import drive, post
 from tests.bench.country import CODE
+from tests.bench.processes import stopped
 from tests.bench.report import CannotMeasure, Number, Report
-from tests.bench.stock import EAGER, stock
+from tests.bench.stock import EAGER, stock, tree
 from tests.bench.up import Home, bring_up, home
 
 ROUNDS = 5
 TOKENS = 64
 REST_S = 2.0
-"""Between two loads. Stock's processes poll for a second after their last message (decision 20), on the cores of those
-who are asked next."""
+"""Before a load, so that what was stopped for the one before has caught up with its clocks."""
 LIMIT_S = 300.0
 SAMPLING = {"greedy": {"temperature": 0.0}, "sampled": {"temperature": 0.8, "top_p": 0.9}}
 OWN_TARGET = 0.95
@@ -62,6 +63,8 @@ class Side:
     port: int
     model: str
     key: str = "none"
+    others: Callable[[], Sequence[psutil.Process]] = tuple
+    """Processes that have no part in it, and are stopped while it is asked."""
 
     def tokens_a_s(self, streams: int, sampling: str, number: int) -> float:
         """Output tokens a second, each client asking twice."""
@@ -78,7 +81,9 @@ class Side:
             fields = {"model": self.model, "messages": messages, "stream": True, **lengths, **SAMPLING[sampling]}
             return post(fields, f"authorization: Bearer {self.key}")
 
-        tally = uvloop.run(drive(self.port, streams, request, LIMIT_S))
+        with stopped(self.others()):
+            time.sleep(REST_S)
+            tally = uvloop.run(drive(self.port, streams, request, LIMIT_S))
         if tally.wrong or tally.requests != 2 * streams:
             raise CannotMeasure(f"{self.name}: {tally.wrong} of {tally.requests} answers were wrong")
         return tally.requests * TOKENS / tally.seconds
@@ -106,7 +111,6 @@ def _figures(sides: tuple[Side, Side], loops: tuple[int, ...], rounds: int) -> d
         for streams in loops:
             for sampling in SAMPLING:
                 for side in sides[:: 1 if number % 2 else -1]:
-                    time.sleep(REST_S)
                     measured = side.tokens_a_s(streams, sampling, number)
                     # The first round warms the engines.
                     if number:
@@ -136,7 +140,10 @@ def ratios(one: list[float], other: list[float]) -> tuple[float, ...]:
 
 @contextmanager
 def both(at: Home, *flags: str) -> Iterator[tuple[Side, Side]]:
-    """Ours, asked as an organisation that may wait, and stock vLLM with these flags, streaming in the same pieces."""
+    """Ours, asked as an organisation that may wait, and stock vLLM with these flags, streaming in the same pieces.
+
+    Each is stopped while the other is asked.
+    """
     (up,) = bring_up(at)
     (country,) = Registry.load(at.countries).select([CODE])
     at.domicile("org", "create", CODE, "bench", "--plan", "batch")
@@ -144,4 +151,5 @@ def both(at: Home, *flags: str) -> Iterator[tuple[Side, Side]]:
     model = Path(weights(country.models[0].source, at.settings.models))
     with stock(model, *flags, "--stream-interval", str(BATCH_PIECE_TOKENS)) as server:
         port = urlsplit(up.address).port or 80
-        yield Side("ours", port, up.model, key), Side("stock", server.port, str(model))
+        ours = Side("ours", port, up.model, key, others=lambda: tree(server.pid))
+        yield ours, Side("stock", server.port, str(model), others=at.processes)

@@ -38,6 +38,13 @@ def test_up_again_changes_nothing(running_house: RunningHouse) -> None:
     assert {process.pid for process in running_house.processes()} == before
 
 
+def test_nothing_reads_logs_aloud_to_nobody(running_house: RunningHouse) -> None:
+    lines = [" ".join(process.cmdline()) for process in running_house.processes()]
+
+    assert lines
+    assert not [line for line in lines if "log_monitor" in line]
+
+
 def test_status_tells_how_it_stands(running_house: RunningHouse) -> None:
     status = running_house.domicile("status", "--json")
     assert status.code == 0, status.err
