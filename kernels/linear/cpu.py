@@ -7,12 +7,16 @@ function with a case for each number of rows.
 
 The first block of rows reads a panel from memory and waits for it; the others find it in the cache and wait for
 nothing but products. So the blocks share in fetching the panel that comes next, and neither is left idle.
+
+With many rows a product takes about as long as a core is taken away for, when somebody else has something to do. So
+threads take their tiles piece by piece then, and what one did not come to the others do.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from llvmlite import ir
 from numba import prange, types
@@ -33,6 +37,13 @@ VECTORS, HEIGHT = (3, 9) if _WIDE else (2, 6)
 """Of sums, in registers: 27 of AVX-512's 32 and 12 of AVX2's 16. The rest holds the weights and an input. On a Zen 4,
 3 by 9 was the fastest of 4 by 6, 3 by 8, 2 by 12 and 2 by 14."""
 WIDTH = VECTORS * LANES
+
+MANY = 64
+"""Rows from which on tiles are taken piece by piece. With fewer a product is over before that gains anything."""
+SHARE = 4
+"""A piece is one in so many of the tiles that are left: large ones first, which read on in a panel."""
+_taken = np.zeros(1, np.int64)
+"""How many pieces were, of the product that is under way."""
 
 _F32, _BYTE, _I32, _I64 = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _FLOATS = ir.VectorType(_F32, LANES)
@@ -144,13 +155,47 @@ def _part(inputs: int, weight: int, outputs: int, rows: int, columns: int, panel
         )
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _counted(typing: Any, counter: Any) -> tuple[Any, Any]:
+    """What a counter stood at, which no other thread is told: it counts on meanwhile."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = builder.inttoptr(arguments[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", place, ir.Constant(_I64, 1), "monotonic")
+
+    return types.int64(types.int64), generate
+
+
+@compiled
+def _pieces(inputs: int, weight: int, outputs: int, rows: int, columns: int, panels: int, counter: int) -> None:
+    """One piece after another, until all tiles are taken."""
+    tiles = panels * ((rows + HEIGHT - 1) // HEIGHT)
+    piece = first = 0
+    while first < tiles:
+        mine = _counted(counter)
+        while piece < mine:
+            first += max(1, (tiles - first) // SHARE)
+            piece += 1
+        if first < tiles:
+            last = first + max(1, (tiles - first) // SHARE)
+            _part(inputs, weight, outputs, rows, columns, panels, first, last)
+
+
 def _parts(inputs: int, weight: int, outputs: int, rows: int, columns: int, panels: int, shares: int) -> None:
     tiles = panels * ((rows + HEIGHT - 1) // HEIGHT)
     for share in prange(shares):
         _part(inputs, weight, outputs, rows, columns, panels, tiles * share // shares, tiles * (share + 1) // shares)
 
 
+def _by_turns(
+    inputs: int, weight: int, outputs: int, rows: int, columns: int, panels: int, counter: int, shares: int
+) -> None:
+    for _ in prange(shares):
+        _pieces(inputs, weight, outputs, rows, columns, panels, counter)
+
+
 _in_parallel = compiled(_parts, parallel=True)
+_in_pieces = compiled(_by_turns, parallel=True)
 
 
 def pack(weight: Tensor) -> Packed | None:
@@ -182,11 +227,16 @@ def product(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = No
     if rows:
         tiles = panels * -(-rows // HEIGHT)
         shares = threads(tiles)
+        places = lines.data_ptr(), data.data_ptr(), sums.data_ptr()
         if shares == 1:
-            _part(lines.data_ptr(), data.data_ptr(), sums.data_ptr(), rows, columns, panels, 0, tiles)
+            _part(*places, rows, columns, panels, 0, tiles)
+        elif rows < MANY:
+            with Launching(shares):
+                _in_parallel(*places, rows, columns, panels, shares)
         else:
             with Launching(shares):
-                _in_parallel(lines.data_ptr(), data.data_ptr(), sums.data_ptr(), rows, columns, panels, shares)
+                _taken[0] = 0
+                _in_pieces(*places, rows, columns, panels, _taken.ctypes.data, shares)
     if outputs < panels * WIDTH:
         sums = sums[..., :outputs].contiguous()
     return sums if bias is None else sums.add_(bias)
@@ -195,5 +245,6 @@ def product(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = No
 def warm() -> None:
     """Compile everything, or load it from numba's cache, and start the threads."""
     packed = Packed(torch.zeros(2, 1, WIDTH, dtype=torch.bfloat16, device="cpu"), 2 * WIDTH, 1)
-    apply(torch.zeros(1, 1, dtype=torch.float32, device="cpu"), packed)
+    for rows in (1, MANY):
+        apply(torch.zeros(rows, 1, dtype=torch.float32, device="cpu"), packed)
     _part(0, 0, 0, 0, 1, 0, 0, 0)

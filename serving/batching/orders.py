@@ -15,7 +15,7 @@ CONFIG = "domicile"
 EXTRA = "domicile"
 """Key of :class:`Told` in a request's ``extra_args``."""
 
-STEP_SHARE = 0.85
+STEP_SHARE = 0.9
 """Of the inter-token promise, what a step may take: the rest is for what is between steps, and for misjudging them."""
 
 

@@ -94,13 +94,15 @@ class LocalCluster:
             "RAY_enable_worker_prestart": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             # Serve looks at all it runs ten times a second: three hundredths of a core that engines compute on.
-            "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
+            "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
             # What Ray counts about itself nobody reads here; counting it woke a core that engines compute on
             # (docs/decisions/0035).
             "RAY_enable_metrics_collection": "0",
             "RAY_event_stats": "0",
             "RAY_task_events_report_interval_ms": "0",
             "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
+            "REPORTER_UPDATE_INTERVAL_MS": "60000",
+            "RAY_memory_monitor_refresh_ms": "1000",
             "PYTHONUNBUFFERED": "1",
         }
 

@@ -1,5 +1,7 @@
 """vLLM's worker on CPUs: it waits asleep, its layers are faster, and seeds survive a prompt split over several steps.
 
+Its process groups share a thread (:mod:`serving.engine.groups`).
+
 A step is one message to it and one answer. vLLM's core otherwise sends a second one when it hears that the logits are
 there, with the grammars' masks; a step without a grammar waits for nothing by that.
 
@@ -19,6 +21,7 @@ from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 from serving.engine.executor import sleep_while_waiting
+from serving.engine.groups import sharing_a_device
 from serving.engine.layers import prepare_layers
 
 NICER = 5
@@ -46,7 +49,8 @@ class Worker(CPUWorker):  # type: ignore[misc] # mypy does not follow vllm
         return output
 
     def init_device(self) -> None:
-        super().init_device()
+        with sharing_a_device():
+            super().init_device()
         keep_generators(self.model_runner)
 
     def load_model(self, **kwargs: Any) -> None:

@@ -16,8 +16,8 @@ from tests.kernels.products import product
 from tests.kernels.rows import same
 
 
-def layer() -> tuple[torch.Tensor, Packed]:
-    inputs, weight, _ = product((50,), 60, 700)
+def layer(rows: int = 50) -> tuple[torch.Tensor, Packed]:
+    inputs, weight, _ = product((rows,), 60, 700)
     packed = cpu.pack(weight)
     assert packed is not None
     return inputs, packed
@@ -26,13 +26,14 @@ def layer() -> tuple[torch.Tensor, Packed]:
 def test_two_threads_compute_what_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
     if numba.config.NUMBA_NUM_THREADS < 2:
         pytest.skip("numba has one thread here")
-    inputs, packed = layer()
-    for rows in (1, cpu.HEIGHT + 1, 50):
+    inputs, packed = layer(2 * cpu.MANY + 1)
+    for rows in (1, cpu.HEIGHT + 1, 50, cpu.MANY, 2 * cpu.MANY + 1):
         monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
         two = cpu.apply(inputs[:rows], packed)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
         with monkeypatch.context() as patched:
             patched.setattr(cpu, "_in_parallel", None)
+            patched.setattr(cpu, "_in_pieces", None)
             assert same(cpu.apply(inputs[:rows], packed), two)
 
 
@@ -54,9 +55,38 @@ def test_shares_of_the_work_leave_nothing_out_and_do_nothing_twice(shares: int) 
     assert same(sums[:, : packed.outputs].contiguous(), cpu.apply(inputs, packed))
 
 
-def test_threads_do_not_meet() -> None:
+@pytest.mark.parametrize("rows", [1, cpu.HEIGHT + 1, 50, cpu.MANY])
+def test_who_comes_alone_takes_every_piece_and_who_comes_late_takes_none(rows: int) -> None:
+    """The other thread may have been taken its core away for all that long."""
+    inputs, packed = layer(rows)
+    panels = packed.data.shape[0]
+    sums, late = torch.full((2, rows, panels * cpu.WIDTH), torch.nan)
+    taken = torch.zeros(1, dtype=torch.int64)
+    for outputs in (sums, late):
+        places = inputs.data_ptr(), packed.data.data_ptr(), outputs.data_ptr()
+        cpu._pieces(*places, rows, packed.inputs, panels, taken.data_ptr())
+    assert same(sums[:, : packed.outputs].contiguous(), cpu.apply(inputs, packed))
+    assert late.isnan().all()
+
+
+def test_a_piece_that_another_took_is_left_to_it() -> None:
+    inputs, packed = layer(cpu.MANY)
+    panels = packed.data.shape[0]
+    sums = torch.full((cpu.MANY, panels * cpu.WIDTH), torch.nan)
+    first = panels * -(-cpu.MANY // cpu.HEIGHT) // cpu.SHARE
+    places = inputs.data_ptr(), packed.data.data_ptr(), sums.data_ptr()
+    taken = torch.ones(1, dtype=torch.int64)
+    cpu._pieces(*places, cpu.MANY, packed.inputs, panels, taken.data_ptr())
+    left = sums.isnan().sum()
+    cpu._part(*places, cpu.MANY, packed.inputs, panels, 0, first)
+    assert left
+    assert not sums.isnan().any()
+
+
+@pytest.mark.parametrize("rows", [50, cpu.MANY])
+def test_threads_do_not_meet(rows: int) -> None:
     cpu.warm()
-    inputs, packed = layer()
+    inputs, packed = layer(rows)
     expected = cpu.apply(inputs, packed)
     with ThreadPoolExecutor(4) as threads:
         done = list(threads.map(lambda _: cpu.apply(inputs, packed), range(60)))
