@@ -38,12 +38,14 @@ VECTORS, HEIGHT = (3, 9) if _WIDE else (2, 6)
 3 by 9 was the fastest of 4 by 6, 3 by 8, 2 by 12 and 2 by 14."""
 WIDTH = VECTORS * LANES
 
-MANY = 64
-"""Rows from which on tiles are taken piece by piece. With fewer a product is over before that gains anything."""
-SHARE = 4
+MANY = 96
+"""Rows from which on tiles are taken piece by piece. With 64 that gains nothing, however busy the machine."""
+SHARE = 3
 """A piece is one in so many of the tiles that are left: large ones first, which read on in a panel."""
 _taken = np.zeros(1, np.int64)
-"""How many pieces were, of the product that is under way."""
+"""How many pieces were, of the product that is under way..."""
+_TAKEN_AT: int = _taken.ctypes.data
+"""...and its address."""
 
 _F32, _BYTE, _I32, _I64 = ir.FloatType(), ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _FLOATS = ir.VectorType(_F32, LANES)
@@ -155,9 +157,9 @@ def _part(inputs: int, weight: int, outputs: int, rows: int, columns: int, panel
         )
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic  # type: ignore[untyped-decorator] # numba has no types
 def _counted(typing: Any, counter: Any) -> tuple[Any, Any]:
-    """What a counter stood at, which no other thread is told: it counts on meanwhile."""
+    """What a counter stood at before it was raised by one, at once for all threads: no two are told the same."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = builder.inttoptr(arguments[0], _I64.as_pointer())
@@ -236,7 +238,7 @@ def product(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = No
         else:
             with Launching(shares):
                 _taken[0] = 0
-                _in_pieces(*places, rows, columns, panels, _taken.ctypes.data, shares)
+                _in_pieces(*places, rows, columns, panels, _TAKEN_AT, shares)
     if outputs < panels * WIDTH:
         sums = sums[..., :outputs].contiguous()
     return sums if bias is None else sums.add_(bias)

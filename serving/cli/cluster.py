@@ -94,7 +94,8 @@ class LocalCluster:
             "RAY_enable_worker_prestart": "0",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             # Serve looks at all it runs ten times a second: three hundredths of a core that engines compute on.
-            "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "1",
+            # With once a second a country's door answered 503 while its replica was replaced (decision 36).
+            "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.3",
             # What Ray counts about itself nobody reads here; counting it woke a core that engines compute on
             # (docs/decisions/0035).
             "RAY_enable_metrics_collection": "0",
@@ -102,6 +103,7 @@ class LocalCluster:
             "RAY_task_events_report_interval_ms": "0",
             "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "10000",
             "REPORTER_UPDATE_INTERVAL_MS": "60000",
+            # It looks at the machine's memory four times a second otherwise.
             "RAY_memory_monitor_refresh_ms": "1000",
             "PYTHONUNBUFFERED": "1",
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import httpx
 import pytest
@@ -94,6 +95,15 @@ def test_who_computes_lets_those_go_first_who_answer(running_house: RunningHouse
     assert computing
     assert answering
     assert min(computing) > max(answering)
+
+
+def test_a_worker_listens_with_one_thread(running_house: RunningHouse) -> None:
+    """Every one more would wake the cores that it computes on a hundred times a second."""
+    workers = [one for one in running_house.processes() if " ".join(one.cmdline()).startswith("VLLM::Worker")]
+    assert workers
+    for worker in workers:
+        names = [(task / "comm").read_text().strip() for task in Path(f"/proc/{worker.pid}/task").iterdir()]
+        assert names.count("gloo_tcp_loop") == 1
 
 
 def test_seeds_and_n_keep_their_meaning(running_country: RunningCountry) -> None:
