@@ -136,6 +136,8 @@ async def test_where_nothing_can_be_recorded_nothing_is_served_and_nothing_is_lo
     async with land(tmp_path, token_s=0.01) as ee, ee.client() as client:
         body = {**ASKED[CHAT], "stream": True}
         running = await client.send(client.build_request("POST", CHAT, json=body), stream=True)
+        # What was noted before, of the replica that came, is to be written before: the next answer is let in.
+        assert not await ee.records(Kind.REQUEST)
         syncs = os.fdatasync
 
         def failing(_: int) -> None:
