@@ -6,12 +6,25 @@ A step of few tokens on a CPU takes as long as reading the weights takes, and th
 
 from __future__ import annotations
 
+from functools import cache
+from types import ModuleType
+
 from torch import Tensor
 
 from kernels.dispatch import implementation
 from kernels.linear.reference import Packed
 
-__all__ = ["Packed", "apply", "pack"]
+__all__ = ["Packed", "apply", "kernel", "pack"]
+
+
+@cache
+def kernel(device: str) -> ModuleType:
+    """The module that packs and computes on a device of a type (``torch.device.type``): on CPUs, AMX's where it is."""
+    if device == "cpu":
+        amx = implementation("linear", "amx")
+        if amx.usable():
+            return amx
+    return implementation("linear", device)
 
 
 def pack(weight: Tensor) -> Packed | None:
@@ -19,7 +32,7 @@ def pack(weight: Tensor) -> Packed | None:
 
     ``weight``: floating point [outputs, inputs], neither of them 0. Raises ``ValueError`` for another shape.
     """
-    packed: Packed | None = implementation("linear", weight.device.type).pack(weight)
+    packed: Packed | None = kernel(weight.device.type).pack(weight)
     return packed
 
 
@@ -30,5 +43,5 @@ def apply(inputs: Tensor, packed: Packed, bias: Tensor | None = None) -> Tensor:
     whatever else is in the batch. NaN and infinities go where IEEE 754 says. Raises ``TypeError`` for inputs that are
     not float32 and ``ValueError`` for a width that is not the weight's.
     """
-    done: Tensor = implementation("linear", inputs.device.type).apply(inputs, packed, bias)
+    done: Tensor = kernel(inputs.device.type).apply(inputs, packed, bias)
     return done

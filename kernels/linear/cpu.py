@@ -158,7 +158,7 @@ def _part(inputs: int, weight: int, outputs: int, rows: int, columns: int, panel
 
 
 @intrinsic  # type: ignore[untyped-decorator] # numba has no types
-def _counted(typing: Any, counter: Any) -> tuple[Any, Any]:
+def counted(typing: Any, counter: Any) -> tuple[Any, Any]:
     """What a counter stood at before it was raised by one, at once for all threads: no two are told the same."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -174,7 +174,7 @@ def _pieces(inputs: int, weight: int, outputs: int, rows: int, columns: int, pan
     tiles = panels * ((rows + HEIGHT - 1) // HEIGHT)
     piece = first = 0
     while first < tiles:
-        mine = _counted(counter)
+        mine = counted(counter)
         while piece < mine:
             first += max(1, (tiles - first) // SHARE)
             piece += 1

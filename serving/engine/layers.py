@@ -22,10 +22,11 @@ from vllm.model_executor.layers.quantization.base_config import QuantizationConf
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 
 from kernels import linear
-from kernels.linear import cpu
 from serving.engine.arguments import LINEAR
 
 PACKED = "packed"
+
+kernel = linear.kernel("cpu")
 
 
 def prepare_layers(config: VllmConfig) -> None:
@@ -38,7 +39,7 @@ def prepare_layers(config: VllmConfig) -> None:
     if RMSNorm.__name__ not in op_registry_oot:
         RMSNorm.register_oot(FusedNorm)
     if config.quant_config is None and config.model_config.dtype == torch.float32:
-        cpu.warm()
+        kernel.warm()
         config.quant_config = PackedLayers()
 
 
@@ -119,7 +120,7 @@ def _pack(layer: nn.Module) -> bool:
     def product(inputs: Tensor, _: Tensor, bias: Tensor | None = None) -> Tensor:
         if torch.compiler.is_compiling():
             return torch.ops.domicile.packed_linear(inputs, packed.data, packed.outputs, bias)
-        return cpu.apply(inputs, packed, bias)
+        return kernel.apply(inputs, packed, bias)
 
     layer.cpu_linear = product
     return True
@@ -133,5 +134,5 @@ def _shaped(inputs: Tensor, data: Tensor, outputs: int, bias: Tensor | None = No
 # decorator adds to each call, a hundred and twenty times a step, is for operations that differentiate or change inputs.
 _operations = torch.library.Library("domicile", "DEF")
 _operations.define("packed_linear(Tensor inputs, Tensor data, int outputs, Tensor? bias=None) -> Tensor")
-_operations.impl("packed_linear", cpu.product, "CPU")
+_operations.impl("packed_linear", kernel.product, "CPU")
 torch.library.register_fake("domicile::packed_linear", _shaped, lib=_operations)

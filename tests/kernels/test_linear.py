@@ -12,11 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import linear
-from kernels.linear import Packed, cpu, reference
+from kernels.linear import Packed, amx, cpu, reference
 from tests.kernels.products import LAYOUTS, Product, coarse, in_order, near, product, products
 from tests.kernels.rows import same
 
-BOTH = pytest.mark.parametrize("layer", [cpu, reference], ids=["compiled", "reference"])
+TILES = pytest.param(amx, id="tiles", marks=pytest.mark.skipif(not amx.usable(), reason="this CPU has no AMX"))
+COMPILED = pytest.mark.parametrize("layer", [pytest.param(cpu, id="vectors"), TILES])
+ALL = pytest.mark.parametrize(
+    "layer", [pytest.param(cpu, id="vectors"), TILES, pytest.param(reference, id="reference")]
+)
+BOTH = pytest.mark.parametrize("layer", [cpu, reference], ids=["vectors", "reference"])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,18 +39,20 @@ def packed(weight: Tensor, layer: ModuleType = cpu) -> Packed:
     return found
 
 
-def compiled(problem: Product) -> Tensor:
-    return linear.apply(problem.inputs, packed(problem.weight), problem.bias)
+def compiled(problem: Product, layer: ModuleType = cpu) -> Tensor:
+    done: Tensor = layer.apply(problem.inputs, packed(problem.weight, layer), problem.bias)
+    return done
 
 
 def defined(problem: Product) -> Tensor:
     return reference.apply(problem.inputs, packed(problem.weight, reference), problem.bias)
 
 
-@given(products())
-def test_the_compiled_kernel_computes_what_the_definition_says(problem: Product) -> None:
+@COMPILED
+@given(problem=products())
+def test_a_compiled_kernel_computes_what_the_definition_says(layer: ModuleType, problem: Product) -> None:
     before = problem.inputs.clone()
-    assert near(compiled(problem), defined(problem), problem)
+    assert near(compiled(problem, layer), defined(problem), problem)
     assert torch.equal(problem.inputs, before)
 
 
@@ -57,30 +64,31 @@ def test_each_input_is_one_fused_product_and_sum_after_the_other(
     assert same(compiled(problem), in_order(problem.inputs, problem.weight))
 
 
-@given(st.integers(1, 40), st.integers(1, 100), st.integers(1, 200), st.integers(0, 2**32))
-def test_sums_that_float32_holds_are_exact(rows: int, inputs: int, outputs: int, seed: int) -> None:
+@COMPILED
+@given(rows=st.integers(1, 40), inputs=st.integers(1, 100), outputs=st.integers(1, 200), seed=st.integers(0, 2**32))
+def test_sums_that_float32_holds_are_exact(layer: ModuleType, rows: int, inputs: int, outputs: int, seed: int) -> None:
     drawn = torch.Generator().manual_seed(seed)
-    lines = torch.randint(-100, 100, (rows, inputs), generator=drawn).float()
-    problem = Product(lines, torch.randint(-99, 99, (outputs, inputs), generator=drawn).float(), None)
-    assert torch.equal(compiled(problem), defined(problem))
+    lines = torch.randint(-10_000, 10_000, (rows, inputs), generator=drawn).float()
+    problem = Product(lines, torch.randint(-15, 15, (outputs, inputs), generator=drawn).float(), None)
+    assert torch.equal(compiled(problem, layer), defined(problem))
 
 
+@COMPILED
 @pytest.mark.parametrize("inputs", [576, 1536])
-def test_it_does_so_on_a_layer_of_a_model_too(inputs: int) -> None:
-    problem = product((130,), inputs, 960, bias=True)
-    assert near(compiled(problem), defined(problem), problem)
+def test_it_does_so_on_a_layer_of_a_model_too(layer: ModuleType, inputs: int) -> None:
+    problem = product((230,), inputs, 960, bias=True)
+    assert near(compiled(problem, layer), defined(problem), problem)
 
 
+@COMPILED
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_inputs_need_not_be_next_to_each_other(layout: str) -> None:
+def test_inputs_need_not_be_next_to_each_other(layer: ModuleType, layout: str) -> None:
     problem = product((3, 7), 33, 50, layout=layout, bias=True)
-    assert same(
-        compiled(problem),
-        compiled(problem._replace(inputs=problem.inputs.clone(memory_format=torch.contiguous_format))),
-    )
+    dense = problem._replace(inputs=problem.inputs.clone(memory_format=torch.contiguous_format))
+    assert same(compiled(problem, layer), compiled(dense, layer))
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("leading", [(0,), (), (1,), (2, 0, 3), (2, 1, 3)], ids=str)
 def test_any_number_of_dimensions_will_do(layer: ModuleType, leading: tuple[int, ...]) -> None:
     inputs, weight, bias = product(leading, 5, 7, bias=True)
@@ -91,28 +99,35 @@ def test_any_number_of_dimensions_will_do(layer: ModuleType, leading: tuple[int,
     torch.testing.assert_close(done, torch.nn.functional.linear(inputs, weight, bias))
 
 
-@pytest.mark.parametrize("outputs", [cpu.WIDTH - 1, cpu.WIDTH, 3 * cpu.WIDTH + 1])
-def test_a_row_is_the_same_bits_alone_and_in_any_batch(outputs: int) -> None:
-    rows = 4 * cpu.HEIGHT + 1
-    inputs, weight, bias = product((rows,), 77, outputs, bias=True)
-    layer = packed(weight)
-    whole = linear.apply(inputs, layer, bias)
+@COMPILED
+@pytest.mark.parametrize("width", [0, 1, 3])
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_a_row_is_the_same_bits_alone_and_in_any_batch(layer: ModuleType, width: int, beyond: int) -> None:
+    rows = 49
+    inputs, weight, bias = product((rows,), 77, max(1, width * layer.WIDTH + beyond), bias=True)
+    held = packed(weight, layer)
+    whole = layer.apply(inputs, held, bias)
     for row in range(rows):
-        assert same(linear.apply(inputs[row], layer, bias), whole[row])
+        assert same(layer.apply(inputs[row], held, bias), whole[row])
     for size in range(1, rows):
-        assert same(linear.apply(inputs[:size], layer, bias), whole[:size])
-        assert same(linear.apply(inputs[-size:].flip(0), layer, bias).flip(0), whole[-size:])
+        assert same(layer.apply(inputs[:size], held, bias), whole[:size])
+        assert same(layer.apply(inputs[-size:].flip(0), held, bias).flip(0), whole[-size:])
 
 
-@pytest.mark.parametrize("fault", [torch.nan, -torch.nan, torch.inf, -torch.inf])
+SIGNALLING = torch.tensor(0x7F800001, dtype=torch.int32).view(torch.float32).item()
+"""A NaN whose upper half is an infinity."""
+
+
+@COMPILED
+@pytest.mark.parametrize("fault", [torch.nan, -torch.nan, torch.inf, -torch.inf, SIGNALLING])
 @pytest.mark.parametrize("rows", [1, cpu.HEIGHT, 3 * cpu.HEIGHT + 1])
-def test_a_fault_stays_in_its_row(rows: int, fault: float) -> None:
+def test_a_fault_stays_in_its_row(layer: ModuleType, rows: int, fault: float) -> None:
     problem = product((rows,), 40, 100, bias=True)
-    calm = compiled(problem)
+    calm = compiled(problem, layer)
     for row in (0, rows // 2, rows - 1):
         faulty = problem._replace(inputs=problem.inputs.clone())
         faulty.inputs[row, 17] = fault
-        done = compiled(faulty)
+        done = compiled(faulty, layer)
         assert not done[row].isfinite().any()
         torch.testing.assert_close(done[row], defined(faulty)[row], equal_nan=True)
         assert same(torch.cat([done[:row], done[row + 1 :]]), torch.cat([calm[:row], calm[row + 1 :]]))
@@ -152,7 +167,7 @@ def test_subnormal_numbers_are_computed_with(layer: ModuleType) -> None:
     assert layer.apply(inputs, packed(weight, layer)).tolist() == expected
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(
     "number", [1 + 2.0**-8, 1 - 2.0**-9, 2.0**-134, torch.finfo(torch.float32).max, torch.nan, -torch.nan]
 )
@@ -163,21 +178,21 @@ def test_one_number_that_bfloat16_does_not_hold_is_enough_to_pack_nothing(layer:
     assert linear.pack(weight) is None
 
 
-@BOTH
+@ALL
 def test_halves_with_more_digits_are_not_packed(layer: ModuleType) -> None:
     assert layer.pack(torch.full((3, 3), 1.5, dtype=torch.float16)) is not None
     assert layer.pack(torch.full((3, 3), 1 + 2.0**-10, dtype=torch.float16)) is None
     assert layer.pack(torch.full((3, 3), 1e300, dtype=torch.float64)) is None
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0), (5,), (), (2, 3, 4)], ids=str)
 def test_a_weight_has_outputs_and_inputs(layer: ModuleType, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"a weight is \[outputs, inputs\]"):
         layer.pack(torch.zeros(shape))
 
 
-@BOTH
+@ALL
 def test_what_does_not_fit_is_said(layer: ModuleType) -> None:
     weight = packed(torch.ones(3, 8), layer)
     for dtype in (torch.bfloat16, torch.float64, torch.int32):
@@ -190,35 +205,46 @@ def test_what_does_not_fit_is_said(layer: ModuleType) -> None:
         layer.apply(torch.zeros(2, 8, device="meta"), weight)
 
 
-def test_the_weight_may_lie_anywhere() -> None:
+@COMPILED
+def test_the_weight_may_lie_anywhere(layer: ModuleType) -> None:
     inputs, weight, _ = product((2,), 33, 70)
-    expected = linear.apply(inputs, packed(weight))
+    expected = layer.apply(inputs, packed(weight, layer))
     for other in (
         weight.T.contiguous().T,
         weight.repeat_interleave(2, dim=1)[:, ::2],
         weight.bfloat16(),
         weight.double(),
     ):
-        assert same(linear.apply(inputs, packed(other)), expected)
+        assert same(layer.apply(inputs, packed(other, layer)), expected)
 
 
-def test_packing_keeps_neither_the_weight_nor_its_graph() -> None:
+@COMPILED
+def test_packing_keeps_neither_the_weight_nor_its_graph(layer: ModuleType) -> None:
     weight = torch.nn.Parameter(torch.ones(3, 4))
-    layer = packed(weight)
-    assert not layer.data.requires_grad
+    held = packed(weight, layer)
+    assert not held.data.requires_grad
     with torch.no_grad():
         weight.zero_()
-    assert linear.apply(torch.ones(1, 4), layer).tolist() == [[4.0] * 3]
+    assert layer.apply(torch.ones(1, 4), held).tolist() == [[4.0] * 3]
 
 
-def test_what_torch_makes_by_default_does_not_matter() -> None:
+@COMPILED
+def test_what_torch_makes_by_default_does_not_matter(layer: ModuleType) -> None:
     """vLLM sets its model's type, and a device, around whatever is made while a model is loaded."""
     problem = product((3,), 10, 50)
-    expected = compiled(problem)
+    expected = compiled(problem, layer)
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.device("meta"):
-            assert same(compiled(problem), expected)
-            cpu.warm()
+            assert same(compiled(problem, layer), expected)
+            layer.warm()
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_what_is_packed_for_this_cpu_is_computed_on_it() -> None:
+    problem = product((3,), 10, 50, bias=True)
+    found = linear.pack(problem.weight)
+    assert found is not None
+    assert near(linear.apply(problem.inputs, found, problem.bias), defined(problem), problem)
+    assert linear.kernel("cpu") is (amx if amx.usable() else cpu)
