@@ -2,8 +2,8 @@
 
 What is timed is a step's linear layers, one after the other: all those of SmolLM2-135M and its head, each with weights
 of its own, since layers that share them would find them in the cache. The contenders take turns within each round, on
-the same inputs and threads. To have numba and torch share one OpenMP library, as a replica's engine does, start it
-with ``LD_PRELOAD=…/libiomp5.so``.
+the same inputs and threads. Where the CPU has AMX, ours is the kernel for it, and the one for vectors is timed too. To
+have numba and torch share one OpenMP library, as a replica's engine does, start it with ``LD_PRELOAD=…/libiomp5.so``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from statistics import median
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -40,11 +41,11 @@ def weights() -> list[Tensor]:
     return [torch.randn(shape, generator=drawn).bfloat16().float() for shape in (*BLOCK * LAYERS, HEAD)]
 
 
-def packed(weight: Tensor) -> Layer:
-    layer = linear.pack(weight)
+def packed(weight: Tensor, kernel: ModuleType) -> Layer:
+    layer = kernel.pack(weight)
     if layer is None:
         raise ValueError("bfloat16 cannot hold the weight")
-    return lambda inputs: linear.apply(inputs, layer)
+    return lambda inputs: kernel.apply(inputs, layer)
 
 
 def vllm_onednn() -> Callable[[Tensor], Layer]:
@@ -96,22 +97,25 @@ def main() -> int:
     torch.set_num_threads(chosen.threads)
     onednn = vllm_onednn()
     begun = time.perf_counter()
-    cpu.warm()
+    kernels = [kernel] if (kernel := linear.kernel("cpu")) is cpu else [kernel, cpu]
+    for each in kernels:
+        each.warm()
     print(f"\n{chosen.threads} threads, {chosen.rounds} rounds, medians; ", end="")
     print(f"warmed in {time.perf_counter() - begun:.1f} s\n")
     made = weights()
     widths = [weight.shape[1] for weight in made]
-    ours = [packed(weight) for weight in made]
-    theirs = {dtype: [onednn(weight.to(dtype)) for weight in made] for dtype in (torch.float32, torch.bfloat16)}
+    ours = [[packed(weight, each) for weight in made] for each in kernels]
+    theirs = [[onednn(weight.to(dtype)) for weight in made] for dtype in (torch.float32, torch.bfloat16)]
     del made
-    print("| rows | ours, ms | oneDNN float32, ms | oneDNN bfloat16, ms | × float32 | × bfloat16 |")
-    print("|---|---|---|---|---|---|")
+    names = [f"{each.__name__.rpartition('.')[2]}, ms" for each in kernels]
+    names += ["oneDNN float32, ms", "oneDNN bfloat16, ms", "× float32", "× bfloat16"]
+    print(f"| rows | {' | '.join(names)} |\n{'|---' * (len(names) + 1)}|")
     for rows in ROWS:
-        contenders = [step(ours, widths, rows, torch.float32)]
-        contenders += [step(layers, widths, rows, dtype) for dtype, layers in theirs.items()]
-        own, wide, narrow = (1e3 * taken for taken in measure(contenders, chosen.rounds))
-        times = f"{own:.1f} | {wide:.1f} | {narrow:.1f}"
-        print(f"| {rows} | {times} | {wide / own:.2f} | {narrow / own:.2f} |", flush=True)
+        contenders = [step(layers, widths, rows, torch.float32) for layers in [*ours, theirs[0]]]
+        contenders.append(step(theirs[1], widths, rows, torch.bfloat16))
+        taken = measure(contenders, chosen.rounds)
+        times = " | ".join(f"{1e3 * each:.1f}" for each in taken)
+        print(f"| {rows} | {times} | {taken[-2] / taken[0]:.2f} | {taken[-1] / taken[0]:.2f} |", flush=True)
     return 0
 
 
