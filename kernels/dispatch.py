@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from types import ModuleType
 
-_IMPLEMENTATIONS = {"cpu": "cpu", "amx": "amx", "cuda": "triton"}
+_IMPLEMENTATIONS = {"cpu": "cpu", "cuda": "triton"}
 
 
 @cache

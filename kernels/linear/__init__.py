@@ -7,6 +7,7 @@ A step of few tokens on a CPU takes as long as reading the weights takes, and th
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 
 from torch import Tensor
@@ -21,7 +22,7 @@ __all__ = ["Packed", "apply", "kernel", "pack"]
 def kernel(device: str) -> ModuleType:
     """The module that packs and computes on a device of a type (``torch.device.type``): on CPUs, AMX's where it is."""
     if device == "cpu":
-        amx = implementation("linear", "amx")
+        amx = import_module("kernels.linear.amx")
         if amx.usable():
             return amx
     return implementation("linear", device)

@@ -97,7 +97,7 @@ def main() -> int:
     torch.set_num_threads(chosen.threads)
     onednn = vllm_onednn()
     begun = time.perf_counter()
-    kernels = [kernel] if (kernel := linear.kernel("cpu")) is cpu else [kernel, cpu]
+    kernels = list(dict.fromkeys((linear.kernel("cpu"), cpu)))
     for each in kernels:
         each.warm()
     print(f"\n{chosen.threads} threads, {chosen.rounds} rounds, medians; ", end="")

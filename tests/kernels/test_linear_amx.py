@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.linear import Packed, amx, cpu
+from kernels.linear import Packed, amx, cpu, tiles
 from tests.kernels.processes import run
 from tests.kernels.products import product
 from tests.kernels.rows import same
@@ -33,13 +33,13 @@ def layer(rows: int, inputs: int = 60) -> tuple[torch.Tensor, Packed]:
 def cut(lines: torch.Tensor) -> torch.Tensor:
     """[steps, thirds, rows, inputs] in float32."""
     rows, columns = lines.shape
-    steps = -(-columns // amx.INPUTS)
-    room = amx._aligned(2 * 3 * steps * rows * amx.INPUTS)
+    steps = -(-columns // tiles.INPUTS)
+    room = amx._aligned(2 * 3 * steps * rows * tiles.INPUTS)
     place = amx._start(room)
     amx._thirds(lines.data_ptr(), place, rows, columns, 0, steps)
     offset = place - room.data_ptr()
-    taken = room[offset : offset + 2 * 3 * steps * rows * amx.INPUTS]
-    return taken.view(torch.bfloat16).view(steps, 3, rows, amx.INPUTS).float()
+    taken = room[offset : offset + 2 * 3 * steps * rows * tiles.INPUTS]
+    return taken.view(torch.bfloat16).view(steps, 3, rows, tiles.INPUTS).float()
 
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False).filter(lambda x: not x or abs(x) >= LEAST * 2**16)
@@ -97,18 +97,18 @@ def test_two_threads_compute_what_one_does(monkeypatch: pytest.MonkeyPatch) -> N
 def test_shares_of_the_work_leave_nothing_out_and_do_nothing_twice(rows: int, shares: int) -> None:
     inputs, packed = layer(rows)
     panels, steps = packed.data.shape[:2]
-    sums = torch.full((rows, panels * amx.WIDTH), torch.nan)
-    room = amx._aligned(64 + 6 * steps * rows * amx.INPUTS)
+    sums = torch.full((rows, panels * tiles.WIDTH), torch.nan)
+    room = amx._aligned(64 + 6 * steps * rows * tiles.INPUTS)
     start = amx._start(room)
     amx._thirds(inputs.data_ptr(), start + 64, rows, packed.inputs, 0, steps)
-    units, blocks = amx._units(rows, panels), -(-rows // amx.ROWS)
+    units, blocks = amx._units(rows, panels), -(-rows // tiles.ROWS)
     for share in range(shares):
         before = sums.isnan().sum()
         places = start + 64, packed.data.data_ptr(), sums.data_ptr()
         amx._multiply(*places, rows, steps, panels, amx._SHAPES, 0, start, share, shares)
         mine = range(units * share // shares, units * (share + 1) // shares)
         heights = [rows * (unit % blocks + 1) // blocks - rows * (unit % blocks) // blocks for unit in mine]
-        assert before - sums.isnan().sum() == sum(heights) * (amx.WIDTH // 2 if blocks == 1 else amx.WIDTH)
+        assert before - sums.isnan().sum() == sum(heights) * (tiles.WIDTH // 2 if blocks == 1 else tiles.WIDTH)
     assert same(sums[:, : packed.outputs].contiguous(), amx.apply(inputs, packed))
 
 
@@ -117,8 +117,8 @@ def test_who_comes_alone_takes_every_piece_and_who_comes_late_takes_none() -> No
     rows = cpu.MANY
     inputs, packed = layer(rows)
     panels, steps = packed.data.shape[:2]
-    sums, late = torch.full((2, rows, panels * amx.WIDTH), torch.nan)
-    room = amx._aligned(64 + 6 * steps * rows * amx.INPUTS)
+    sums, late = torch.full((2, rows, panels * tiles.WIDTH), torch.nan)
+    room = amx._aligned(64 + 6 * steps * rows * tiles.INPUTS)
     start = amx._start(room)
     amx._thirds(inputs.data_ptr(), start + 64, rows, packed.inputs, 0, steps)
     taken = torch.zeros(1, dtype=torch.int64)
@@ -152,8 +152,8 @@ def test_whose_tiles_they_were_finds_them_as_they_were_left() -> None:
     """oneDNN remembers what it told a core, and does not tell it again."""
     inputs, packed = layer(20)
     panels, steps = packed.data.shape[:2]
-    sums = torch.empty(20, panels * amx.WIDTH)
-    room, found = amx._aligned(64 + 6 * steps * 20 * amx.INPUTS), np.zeros(64, np.uint8)
+    sums = torch.empty(20, panels * tiles.WIDTH)
+    room, found = amx._aligned(64 + 6 * steps * 20 * tiles.INPUTS), np.zeros(64, np.uint8)
     start, told = amx._start(room), amx._SHAPES + 64 * 5
     amx._thirds(inputs.data_ptr(), start + 64, 20, packed.inputs, 0, steps)
     places = start + 64, packed.data.data_ptr(), sums.data_ptr()
@@ -175,9 +175,9 @@ def _between(
     shapes: int,
     before: int,
 ) -> None:
-    amx._configure(told)
+    tiles.configure(told)
     amx._multiply(thirds, weight, outputs, rows, steps, panels, shapes, 0, before, 0, 1)
-    amx._configured(found)
+    tiles.configured(found)
 
 
 def test_products_of_bfloat16_beside_ours_are_what_they_were() -> None:
