@@ -82,18 +82,21 @@ async def test_what_nobody_could_look_at_does_not_start() -> None:
 
 async def test_a_head_that_is_away_for_a_moment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "LOOK_S", 0.001)
-    looks = 0
+    nodes, away = [HOME, ABROAD], False
+    unseen = 0
 
     def look() -> list[Node]:
-        nonlocal looks
-        looks += 1
-        if 1 < looks < 5:
+        nonlocal unseen
+        if away:
+            unseen += 1
             raise Unseen("RpcError")
-        return [HOME, ABROAD] if looks < 8 else [HOME]
+        return nodes
 
     cell = await Cell.watched(country(), look)
-    await until(lambda: looks > 4)
+    away = True
+    await until(lambda: unseen > 3)
     assert cell.strangers == (ABROAD,)
+    nodes, away = [HOME], False
     await until(lambda: not cell.strangers)
     cell.close()
 
