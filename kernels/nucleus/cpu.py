@@ -4,7 +4,8 @@ Logits are compared as integer keys in the same order, so that NaN and infinitie
 A row's blocks know their largest key: most are then skipped, by whoever looks for what is large. Selecting is a
 histogram over ever narrower ranges of keys, three or four at most for any input.
 
-All compiled code is in this file, as numba's cache is valid until this file changes.
+All compiled code but that of :mod:`kernels.nucleus.lanes` is in this file, as numba's cache is valid until this file
+changes.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.nucleus import reference
+from kernels.nucleus.lanes import BLOCK, between, lowest
 from kernels.threads import Launching, compiled, threads, warn_of_few
 
-BLOCK = 64
 SAMPLED = 32
 """One logit in so many is looked at to guess where the nucleus of a flat row ends."""
 BINS = 1024
@@ -38,7 +39,11 @@ _LN2_HIGH = np.float32(reference.LN2_HIGH)
 _LN2_LOW = np.float32(reference.LN2_LOW)
 _P0, _P1, _P2, _P3, _P4, _P5 = (np.float32(coefficient) for coefficient in reference.POLYNOMIAL)
 _HALF, _ONE, _MANTISSA = np.float32(0.5), np.float32(1.0), np.float32(1 << reference.MANTISSA_BITS)
-_SHIFT = reference.UNIT_BITS - reference.MANTISSA_BITS
+_HALF_BITS = reference.UNIT_BITS // 2
+_HALF_UNIT = np.float32(1 << _HALF_BITS)
+_MANTISSA_SHIFT = 23
+_SCALE = 127 + reference.UNIT_BITS - reference.MANTISSA_BITS - _HALF_BITS
+"""The exponent, as a float32 has it, of what a mantissa is multiplied by to be in units of 2^22."""
 _QUOTA_BITS = reference.QUOTA_BITS
 _QUOTA_MASK = (1 << _QUOTA_BITS) - 1
 
@@ -86,8 +91,8 @@ def _float(key: Any) -> Any:
 
 
 @compiled
-def _weight(logit: Any, top: Any) -> Any:
-    """As :func:`kernels.nucleus.reference.weights`, operation by operation."""
+def _scaled(logit: Any, top: Any) -> Any:
+    """Its weight as :func:`kernels.nucleus.reference.weights` has it before rounding, in units of 2^22: exact."""
     distance = logit - top
     distance = distance if distance > _LEAST else _LEAST
     halvings = np.int32(_HALF - distance * _LOG2E)
@@ -99,7 +104,25 @@ def _weight(logit: Any, top: Any) -> Any:
     power = power * rest + _P4
     power = power * rest + _P5
     power = (power * (rest * rest) + rest) + _ONE
-    return (np.int64(np.int32(power * _MANTISSA)) << _SHIFT) >> np.int64(halvings)
+    return np.float32(np.int32(power * _MANTISSA)) * np.int32((_SCALE - halvings) << _MANTISSA_SHIFT).view(np.float32)
+
+
+@compiled
+def _upper(scaled: Any) -> Any:
+    """A weight's bits above the lower 22. In two halves, 64 weights add up in 32 bits: twice as many at a time."""
+    return np.int32(scaled)
+
+
+@compiled
+def _lower(scaled: Any, upper: Any) -> Any:
+    return np.int32((scaled - np.float32(upper)) * _HALF_UNIT)
+
+
+@compiled
+def _weight(logit: Any, top: Any) -> Any:
+    scaled = _scaled(logit, top)
+    upper = _upper(scaled)
+    return (np.int64(upper) << _HALF_BITS) + np.int64(_lower(scaled, upper))
 
 
 @compiled
@@ -131,10 +154,17 @@ def _masses(logits: Floats, tops: Ints, floor: Any, near: Any, ceiling: Any, top
     for block in range(len(tops)):
         if tops[block] >= near:
             part = logits[block * BLOCK : (block + 1) * BLOCK]
+            uppers, lowers, uppers_above, lowers_above = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
             for place in range(len(part)):
-                weight = _weight(part[place], top)
-                total += weight if part[place] >= least else np.int64(0)
-                above += weight if part[place] >= most else np.int64(0)
+                scaled = _scaled(part[place], top)
+                upper = _upper(scaled)
+                lower = _lower(scaled, upper)
+                uppers = np.int32(uppers + (upper if part[place] >= least else np.int32(0)))
+                lowers = np.int32(lowers + (lower if part[place] >= least else np.int32(0)))
+                uppers_above = np.int32(uppers_above + (upper if part[place] >= most else np.int32(0)))
+                lowers_above = np.int32(lowers_above + (lower if part[place] >= most else np.int32(0)))
+            total += (np.int64(uppers) << _HALF_BITS) + np.int64(lowers)
+            above += (np.int64(uppers_above) << _HALF_BITS) + np.int64(lowers_above)
         elif tops[block] >= floor:
             heaviest = _weight(_float(tops[block]), top)
             # A little more, since where it rounds a weight may be less than a smaller logit's.
@@ -146,14 +176,21 @@ def _masses(logits: Floats, tops: Ints, floor: Any, near: Any, ceiling: Any, top
 def _gather(bits: Ints, tops: Ints, floor: Any, ceiling: Any, keys: Ints) -> Any:
     """The keys from ``floor`` up to and without ``ceiling`` into ``keys``; returned is how many."""
     found: Any = 0
-    span = np.uint64(ceiling - floor)
     for block in range(len(tops)):
-        if tops[block] >= floor:
-            part = bits[block * BLOCK : (block + 1) * BLOCK]
+        if tops[block] < floor:
+            continue
+        part = bits[block * BLOCK : (block + 1) * BLOCK]
+        if len(part) == BLOCK:
+            ones = between(part, floor, ceiling)
+            while ones:
+                keys[found] = _key(part[lowest(ones)])
+                found += 1
+                ones &= ones - np.uint64(1)
+        else:
             for place in range(len(part)):
                 key = _key(part[place])
                 keys[found] = key
-                found += np.uint64(key - floor) < span  # one comparison says both
+                found += floor <= key < ceiling
     return found
 
 
