@@ -24,13 +24,14 @@ makes nobody's next token much slower."""
 QUICK = 3.5
 """How many times that it takes to finish the next prompt at once, where nothing is in a hurry. Without it simulated
 first tokens at half load came a seventh later; with any prompt that fits a step, inter-token p95 was a fifth longer."""
-NEWCOMERS = 1.5
+NEWCOMERS = 1.2
 """Of what a running stream was promised, how much a newcomer waits for a step's end at most: its own promise is the
 longer one, and running streams may have saved for a step that is longer than theirs."""
-UNFINISHED = 0.7
+UNFINISHED = 0.6
 """Of what a running stream was promised, how long a step is beyond the prompts that it finishes: what streams have
-saved is for those. With 0.85 of it for a flood of long ones, and twice of it for a newcomer, simulated first tokens of
-short ones beside it came an eighth later (p95) and tokens a second were 1 to 3% more."""
+saved is for those. Simulated beside a flood of long ones, short ones' first tokens (p95) come sooner the less it is and
+the less a newcomer may wait, and tokens a second are fewer: with 0.7 and 1.5 they come 1 to 8% later and are 2 to 4%
+more; with 0.5 and 1.2, 2 to 3% sooner and 3 to 4% fewer."""
 BEHIND_S = 1.0
 """After so long with always a prompt behind another, they come as fast as they are done, or faster."""
 IN_TIME = 0.3
