@@ -198,7 +198,8 @@ def _left(request: Request) -> int:
 
 def _prefill(request: Request, *, admitted: bool) -> Prefill:
     told = _told(request)
-    return Prefill(request.request_id, told.account, _left(request), told.first_token_by, admitted)
+    computed = int(request.num_computed_tokens)
+    return Prefill(request.request_id, told.account, _left(request), told.first_token_by, admitted, computed)
 
 
 def _told(request: Request) -> Told:

@@ -11,6 +11,7 @@ from serving.batching.step import (
     GENTLE,
     NEWCOMERS,
     QUICK,
+    REST,
     SPENT_AT_ONCE,
     UNFINISHED,
     WORTH,
@@ -68,8 +69,10 @@ def a_plan(
     )
 
 
-def prefill(id: str, organisation: str, left: int, due: float = 1.0, *, admitted: bool = True) -> Prefill:
-    return Prefill(id, Account(organisation), left, due, admitted)
+def prefill(
+    id: str, organisation: str, left: int, due: float = 1.0, *, admitted: bool = True, computed: int = 0
+) -> Prefill:
+    return Prefill(id, Account(organisation), left, due, admitted, computed)
 
 
 @given(prefills, st.integers(0, 200), st.booleans(), counters)
@@ -126,6 +129,16 @@ def test_where_more_waits_a_step_finishes_what_it_can_and_adds_a_little_of_the_n
     for them, taken in (([*short, long], 150), ([*short[:1], long], further), ([long], further)):
         made = a_plan(them, streams=20, crowded=True, promised_s=saved)
         assert made.tokens - 20 == taken
+
+
+def test_the_rest_of_a_long_prompt_makes_no_step_longer() -> None:
+    saved = PROMISED_S + SPENT_AT_ONCE * LIMITS.step_s
+    further = MODEL.chunk(UNFINISHED * LIMITS.step_s, 20, 2000, at_most=LIMITS.tokens)
+    left = 120
+    assert further < left
+    for computed, taken in ((0, left), (int(left / REST), left), (int(left / REST) + 1, further)):
+        them = [prefill("flood", "a", left, due=1e6, computed=computed)]
+        assert a_plan(them, streams=20, crowded=True, promised_s=saved).tokens - 20 == taken
 
 
 def test_what_is_late_takes_whatever_the_streams_bear() -> None:

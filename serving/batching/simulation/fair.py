@@ -150,7 +150,9 @@ def _allowed(one: Request, now: float) -> float:
 
 
 def _prefill(one: Request, *, admitted: bool) -> Prefill:
-    return Prefill(one.id, one.account, one.prefill_left, one.first_token_by, admitted)
+    return Prefill(
+        one.id, one.account, one.prefill_left, one.first_token_by, admitted, one.prompt_tokens - one.prefill_left
+    )
 
 
 def _less(counter: Counter[Thing], thing: Thing) -> None:
