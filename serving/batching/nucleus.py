@@ -58,6 +58,7 @@ class Nucleus(LogitsProcessor):  # type: ignore[misc] # mypy does not follow vll
         self._rows: dict[int, Limits] = {}
         self._height = 0
         self._asked: dict[str, Tensor] = {}
+        self._read: cpu.Limits | None = None
         if device.type == "cpu":
             cpu.warm()
 
@@ -69,6 +70,7 @@ class Nucleus(LogitsProcessor):  # type: ignore[misc] # mypy does not follow vll
         """Follow the requests as they come, go and change rows."""
         if not process_dict_updates(self._rows, batch_update, _limits):
             return
+        self._read = None
         self._height = max(self._rows, default=-1) + 1
         columns = zip(*(self._rows.get(row, OFF) for row in range(self._height)), strict=True)
         # A parameter that nobody named costs the kernel nothing.
@@ -82,7 +84,12 @@ class Nucleus(LogitsProcessor):  # type: ignore[misc] # mypy does not follow vll
         """In place, on float32 logits of shape [requests, vocabulary] with the temperature applied."""
         if self._rows:
             # Rows after the last that has something on are none of ours.
-            nucleus.apply(logits[: self._height], **self._asked)
+            ours = logits[: self._height]
+            if self._device.type != "cpu":
+                nucleus.apply(ours, **self._asked)
+            else:
+                self._read = self._read or cpu.limits(ours, **self._asked)
+                cpu.apply_limits(ours, self._read)
         return logits
 
 

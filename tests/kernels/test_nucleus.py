@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import nucleus
-from kernels.nucleus import reference
+from kernels.nucleus import cpu, reference
 from tests.kernels.rows import KINDS, batch, full, problems, same
 
 INF = math.inf
@@ -178,6 +178,16 @@ def test_the_order_of_the_vocabulary_does_not_matter(problem: tuple[Tensor, dict
     one = nucleus.apply(logits.clone(), **wanted)
     other = nucleus.apply(logits[:, order].contiguous(), **wanted)
     assert torch.equal(one.sort(dim=1).values, other.sort(dim=1).values)
+
+
+def test_limits_that_were_read_once_stay_what_they_were() -> None:
+    logits, top_p = batch(KINDS[0], 3, 500), torch.tensor([0.5, 1.0, 0.9])
+    read = cpu.limits(logits, top_p=top_p)
+    wanted = reference.apply(logits.clone(), top_p=top_p)
+    top_p.fill_(1.0)
+    assert all(same(cpu.apply_limits(logits.clone(), read), wanted) for _ in range(2))
+    with pytest.raises(ValueError, match="limits of 3 rows for 2"):
+        cpu.apply_limits(logits[:2], read)
 
 
 def test_what_does_not_fit_is_said() -> None:
