@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.nucleus import reference
-from kernels.nucleus.lanes import BLOCK, between, lowest
+from kernels.nucleus.lanes import BLOCK, between, lowest, whole_vectors
 from kernels.threads import Launching, compiled, threads, warn_of_few
 
 SAMPLED = 32
@@ -149,6 +149,7 @@ def _masses(logits: Floats, tops: Ints, floor: Any, near: Any, ceiling: Any, top
 
     Blocks without a key of ``near`` or above are left out. Third is what they weigh at most.
     """
+    whole_vectors()
     total, above, doubt = np.int64(0), np.int64(0), np.int64(0)
     least, most = _float(floor), _float(ceiling)
     for block in range(len(tops)):
@@ -196,6 +197,7 @@ def _gather(bits: Ints, tops: Ints, floor: Any, ceiling: Any, keys: Ints) -> Any
 
 @compiled
 def _weigh(keys: Ints, found: int, top: Any, weights: Longs) -> Any:
+    whole_vectors()
     total = np.int64(0)
     for place in range(found):
         weights[place] = _weight(_float(keys[place]), top)
