@@ -6,6 +6,10 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from inspect import getsourcefile
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -20,13 +24,26 @@ _one_at_a_time = threading.Lock()
 _launched_in: int | None = None
 
 
-def compiled(function: F, **options: bool) -> F:
-    """Compiled at its first call. Fast-math stays off: results are the same on every machine."""
+def compiled(function: F, **options: Any) -> F:
+    """Compiled at its first call. Fast-math is off unless asked for: results are the same on every machine."""
     chosen = {"nogil": True, "error_model": "numpy", **options}
     try:
-        return cast(F, numba.njit(cache=True, **chosen)(function))
+        dispatcher = numba.njit(cache=True, **chosen)(function)
     except RuntimeError:  # there is no folder that numba may write
         return cast(F, numba.njit(**chosen)(function))
+    # What a function calls is compiled into it, and numba looks at its own file only to tell whether it has changed.
+    index = dispatcher._cache._cache_file
+    index._source_stamp = (index._source_stamp, _contents(Path(getsourcefile(function) or "").parent))
+    return cast(F, dispatcher)
+
+
+@cache
+def _contents(folder: Path) -> str:
+    """One value for all sources of a folder, which changes with any of them."""
+    known = sha256()
+    for source in sorted(folder.glob("*.py")):
+        known.update(source.name.encode() + source.read_bytes())
+    return known.hexdigest()
 
 
 def threads(parts: int) -> int:

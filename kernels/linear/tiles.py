@@ -1,7 +1,6 @@
 """AMX's instructions for numba: shapes of tiles, float32 numbers in three, and a block of rows times a panel.
 
-As LLVM's intrinsics that name the tiles themselves: who uses one has told the core its shape. numba's
-cache of a function that uses these does not see a change in this file.
+As LLVM's intrinsics that name the tiles themselves: who uses one has told the core its shape.
 """
 
 from __future__ import annotations

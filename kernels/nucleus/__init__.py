@@ -12,7 +12,7 @@ def apply(
 ) -> Tensor:
     """Set to -inf, in place, what the parameters of each row drop; return ``logits``.
 
-    ``logits``: float32 [rows, vocabulary], temperature applied; any stride between rows, and at most 2^18 columns.
+    ``logits``: float32 [rows, vocabulary], temperature applied; any stride between rows, and less than 2^19 columns.
     Parameters: one a row, shape [rows], or ``None``; ``top_k`` < 1 or >= vocabulary, ``top_p`` >= 1 and
     ``min_p`` <= 0 are off. In this order: what is less likely than ``min_p`` times the likeliest goes; then what is
     below the ``top_k``-th largest (its equals stay); then, from the least likely on, as much as adds up to at most

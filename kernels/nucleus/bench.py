@@ -1,5 +1,7 @@
 """``python -m kernels.nucleus.bench``: the kernel's tests, and if they pass its time beside vLLM's sort and ``exp``.
 
+And all the way from logits to a token, beside vLLM's temperature, sort and draw, and its search for the largest.
+
 Ours has read the limits before, as an engine reads them once for many steps. The three take turns within each round,
 on the same logits and threads, so that what else the machine does meets all of them.
 To have numba and torch share one OpenMP library, as a replica's engine does, start it with
@@ -75,6 +77,18 @@ def vllm_sort() -> Callable[[Tensor, Limits], Any]:
     return apply
 
 
+def vllm_draw() -> Callable[[Tensor, Tensor, Limits, Tensor], Any]:
+    """vLLM's own way on CPUs from logits to a token of each row."""
+    import_module("vllm._C")  # which registers its operations
+    sort, draw = vllm_sort(), torch.ops._C.fused_gumbel_argmax
+
+    def apply(logits: Tensor, temperatures: Tensor, limits: Limits, seeds: Tensor) -> Any:
+        logits.div_(temperatures.unsqueeze(1))
+        return draw(sort(logits, limits) if limits else logits, seeds)
+
+    return apply
+
+
 def measure(contenders: Sequence[Callable[[Tensor], Any]], logits: Tensor, rounds: int) -> list[float]:
     """The median seconds of each. One round warms up. Copying the logits to where they are worked on is not counted."""
     taken: list[list[float]] = [[] for _ in contenders]
@@ -99,11 +113,17 @@ def main() -> int:
         print("the tests fail: nothing is measured", file=sys.stderr)
         return 1
     torch.set_num_threads(chosen.threads)
-    sort = vllm_sort()
     begun = time.perf_counter()
     cpu.warm()
     print(f"\n{ROWS} rows, {chosen.threads} threads, {chosen.rounds} rounds, medians; ", end="")
     print(f"warmed in {time.perf_counter() - begun:.1f} s\n")
+    cuts(chosen.rounds)
+    draws(chosen.rounds)
+    return 0
+
+
+def cuts(rounds: int) -> None:
+    sort = vllm_sort()
     print("| vocabulary | logits | parameters | ours, ms | vLLM's sort, ms | exp, ms | × sort | ours / exp |")
     print("|---|---|---|---|---|---|---|---|")
     for size in VOCABULARIES:
@@ -116,13 +136,39 @@ def main() -> int:
                     lambda work, limits=limits: sort(work, limits),  # type: ignore[misc]
                     lambda work: work.exp(),
                 ]
-                ours, theirs, exp = measure(contenders, logits, chosen.rounds)
+                ours, theirs, exp = measure(contenders, logits, rounds)
                 print(
                     f"| {size} | {kind} | {name} | {ours * 1e3:.2f} | {theirs * 1e3:.1f} | {exp * 1e3:.2f} "
                     f"| {theirs / ours:.0f} | {ours / exp:.1f} |",
                     flush=True,
                 )
-    return 0
+
+
+def draws(rounds: int) -> None:
+    theirs_of = vllm_draw()
+    temperatures, seeds = torch.full((ROWS,), 0.8), torch.arange(ROWS)
+    asked: dict[str, Limits] = {"nothing": {}, **limits_of()}
+    print(
+        "\n| vocabulary | logits | parameters | ours, ms | vLLM's, ms | the largest, ms | × vLLM's | ours / largest |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for size in VOCABULARIES:
+        for kind in ("peaked", "real", "flat"):
+            logits = logits_of(kind, size)
+            for name in ("nothing", "top_p 0.9", "top_k 50, top_p 0.95"):
+                limits = asked[name]
+                read = cpu.limits(logits, **limits)
+                contenders: list[Callable[[Tensor], Any]] = [
+                    lambda work, read=read: cpu.draw(work, temperatures, read, seeds),  # type: ignore[misc]
+                    lambda work, limits=limits: theirs_of(work, temperatures, limits, seeds),  # type: ignore[misc]
+                    torch.ops._C.greedy_argmax,
+                ]
+                ours, theirs, largest = measure(contenders, logits, rounds)
+                print(
+                    f"| {size} | {kind} | {name} | {ours * 1e3:.2f} | {theirs * 1e3:.1f} | {largest * 1e3:.2f} "
+                    f"| {theirs / ours:.1f} | {ours / largest:.1f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

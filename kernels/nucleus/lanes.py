@@ -1,7 +1,7 @@
 """For numba: which of a block's logits are within bounds, all of them compared at once.
 
 LLVM vectorises comparisons, and not a loop that keeps what some of a vector's lanes hold. Written as its vectors they
-become whatever instructions the CPU has. numba's cache of a function that uses them does not see a change in this file.
+become whatever instructions the CPU has.
 """
 
 from __future__ import annotations
@@ -49,6 +49,16 @@ def lowest(typing: Any, ones: Any) -> tuple[Any, Any]:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.uint64(types.uint64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator] # numba has no types
+def ones_in(typing: Any, ones: Any) -> tuple[Any, Any]:
+    """How many ones a number has."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.uint64), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator] # numba has no types

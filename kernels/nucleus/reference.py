@@ -7,17 +7,18 @@ kept set: probabilities are integers in units of 2^-44 of the most likely token'
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 UNIT_BITS = 44
-"""The most likely token weighs 2^44, so that 2^18 tokens and more add up in 63 bits."""
+"""The most likely token weighs 2^44, so that nearly 2^19 tokens add up in 63 bits."""
 QUOTA_BITS = 24
 """1 - top_p in float32 is always a multiple of 2^-24."""
 
-MOST_TOKENS = 1 << (62 - UNIT_BITS)
+MOST_TOKENS = (1 << (63 - UNIT_BITS)) - 1
 """Longest row whose weights add up for certain."""
 
 LEAST = -32.0
@@ -127,3 +128,45 @@ def _kept(row: Tensor, count: int, gap: float, quota: int) -> Tensor:
         kept &= mass > (total * quota >> QUOTA_BITS)
         kept[-1] = True
     return torch.empty_like(kept).scatter_(0, order, kept)
+
+
+def draw(
+    logits: Tensor,
+    temperatures: Tensor,
+    seeds: Tensor,
+    *,
+    top_k: Tensor | None = None,
+    top_p: Tensor | None = None,
+    min_p: Tensor | None = None,
+) -> Tensor:
+    """A token of each row, int64 [rows]: divided by its temperature, cut as :func:`apply` does, and drawn by noise.
+
+    The noise is that of vLLM 0.32 on CPUs (``fused_gumbel_argmax``): SplitMix64 of the row's seed and the token's
+    place, as Gumbel's distribution has it. The largest sum of a logit and its noise is a draw from the softmax. A row
+    of -inf gives token 0. One token at a time, in Python: for tests.
+    """
+    cut = apply(logits / temperatures[:, None], top_k=top_k, top_p=top_p, min_p=min_p)
+    return torch.tensor([_drawn(row, seed) for row, seed in zip(cut.tolist(), seeds.tolist(), strict=True)])
+
+
+def _drawn(row: list[float], seed: int) -> int:
+    state = _mixed(seed & _ALL)
+    chosen, best, noise = 0, 0.0, -math.inf
+    for place, logit in enumerate(row):
+        if logit == -math.inf:
+            continue
+        bits = _mixed((state + (place + 1) * 0x9E3779B97F4A7C15) & _ALL) >> 11
+        own = -math.log(-math.log((bits + 0.5) * 2.0**-53))
+        # Differences are compared: noise that is added to a logit of 1e38 is lost.
+        if noise == -math.inf or (logit - best) + own > noise:
+            chosen, best, noise = place, logit, own
+    return chosen
+
+
+_ALL = (1 << 64) - 1
+
+
+def _mixed(state: int) -> int:
+    state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _ALL
+    state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _ALL
+    return state ^ (state >> 31)

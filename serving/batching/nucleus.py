@@ -8,6 +8,7 @@ The processor runs at the same place, after the temperature and before sampling,
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -58,7 +59,7 @@ class Nucleus(LogitsProcessor):  # type: ignore[misc] # mypy does not follow vll
         self._rows: dict[int, Limits] = {}
         self._height = 0
         self._asked: dict[str, Tensor] = {}
-        self._read: cpu.Limits | None = None
+        self._read: dict[int, cpu.Limits] = {}
         if device.type == "cpu":
             cpu.warm()
 
@@ -70,8 +71,10 @@ class Nucleus(LogitsProcessor):  # type: ignore[misc] # mypy does not follow vll
         """Follow the requests as they come, go and change rows."""
         if not process_dict_updates(self._rows, batch_update, _limits):
             return
-        self._read = None
+        self._read.clear()
         self._height = max(self._rows, default=-1) + 1
+        if self._device.type == "cpu":
+            return
         columns = zip(*(self._rows.get(row, OFF) for row in range(self._height)), strict=True)
         # A parameter that nobody named costs the kernel nothing.
         self._asked = {
@@ -85,12 +88,32 @@ class Nucleus(LogitsProcessor):  # type: ignore[misc] # mypy does not follow vll
         if self._rows:
             # Rows after the last that has something on are none of ours.
             ours = logits[: self._height]
-            if self._device.type != "cpu":
-                nucleus.apply(ours, **self._asked)
+            if self._device.type == "cpu":
+                cpu.apply_limits(ours, self._limits(ours))
             else:
-                self._read = self._read or cpu.limits(ours, **self._asked)
-                cpu.apply_limits(ours, self._read)
+                nucleus.apply(ours, **self._asked)
         return logits
+
+    def draw(self, logits: Tensor, temperatures: Tensor, seeds: Tensor) -> Tensor:
+        """A token of each row, int64 [requests], as :func:`kernels.nucleus.cpu.draw`; on CPUs only."""
+        return cpu.draw(logits, temperatures, self._limits(logits), seeds)
+
+    def _limits(self, logits: Tensor) -> cpu.Limits:
+        """Of so many rows, read when the batch has changed: in a busy engine that is every other step."""
+        rows, size = logits.shape
+        if rows not in self._read:
+            self._read[rows] = cpu.together([_read(self._rows.get(row, OFF), size) for row in range(rows)])
+        return self._read[rows]
+
+
+@lru_cache(maxsize=4096)
+def _read(limits: Limits, size: int) -> cpu.Limits:
+    """One request's, for a vocabulary of this size."""
+    asked = {
+        name: torch.tensor([value], dtype=dtype)
+        for name, value, dtype in zip(Limits._fields, limits, _TYPES, strict=True)
+    }
+    return cpu.limits(torch.empty(1, size), **asked)
 
 
 def _limits(params: SamplingParams, *_: Any) -> Limits | None:

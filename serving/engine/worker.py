@@ -52,6 +52,10 @@ class Worker(CPUWorker):  # type: ignore[misc] # mypy does not follow vllm
         with sharing_a_device():
             super().init_device()
         keep_generators(self.model_runner)
+        # Not before: vLLM's own kernels must be loaded first, and this loads numba.
+        from serving.batching.sampler import draw_in_one_sweep
+
+        draw_in_one_sweep(self.model_runner)
 
     def load_model(self, **kwargs: Any) -> None:
         prepare_layers(self.vllm_config)

@@ -56,8 +56,8 @@ MIXED: tuple[dict[str, Any], ...] = (
 )
 
 
-def sampled(requests: list[Any], logits: Tensor, mode: str, ours: bool) -> Any:
-    """One step of vLLM's sampler, its input built as ``InputBatch`` builds it."""
+def sampled(requests: list[Any], logits: Tensor, mode: str, ours: bool, sampler: Any = None) -> Any:
+    """One step of vLLM's sampler or of another, its input built as ``InputBatch`` builds it."""
     from vllm.v1.sample.logits_processor import LogitsProcessors
     from vllm.v1.sample.logits_processor.builtin import MinPLogitsProcessor
     from vllm.v1.sample.metadata import SamplingMetadata
@@ -95,7 +95,7 @@ def sampled(requests: list[Any], logits: Tensor, mode: str, ours: bool) -> Any:
         assert metadata.top_k is None
     torch.manual_seed(11)
     with torch.inference_mode():
-        return Sampler(logprobs_mode=mode)(logits.clone(), metadata)
+        return (sampler or Sampler)(logprobs_mode=mode)(logits.clone(), metadata)
 
 
 @pytest.mark.parametrize("mode", ["raw_logprobs", "raw_logits", "processed_logprobs", "processed_logits"])
@@ -103,13 +103,97 @@ def sampled(requests: list[Any], logits: Tensor, mode: str, ours: bool) -> Any:
 def test_tokens_and_logprobs_are_those_of_vllm_alone(mode: str, kind: str) -> None:
     logits = batch(kind, ROWS, VOCABULARY, seed=3)
     theirs = sampled([params(**one) for one in MIXED], logits, mode, ours=False)
-    ours = sampled([taken(**one) for one in MIXED], logits, mode, ours=True)
+    same_as(sampled([taken(**one) for one in MIXED], logits, mode, ours=True), theirs)
+
+
+def same_as(ours: Any, theirs: Any) -> None:
     assert torch.equal(ours.sampled_token_ids, theirs.sampled_token_ids)
     found, expected = ours.logprobs_tensors, theirs.logprobs_tensors
     likely = expected.logprobs > -torch.inf  # which of the impossible ones are listed is nobody's promise
     assert torch.equal(found.logprobs, expected.logprobs)
     assert torch.equal(found.logprob_token_ids[likely], expected.logprob_token_ids[likely])
     assert torch.equal(found.selected_token_ranks, expected.selected_token_ranks)
+
+
+@pytest.fixture
+def draws(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each draw in one sweep."""
+    from serving.batching.nucleus import Nucleus
+
+    made: list[int] = []
+    draw = Nucleus.draw
+
+    def counted(self: Any, logits: Tensor, *more: Tensor) -> Tensor:
+        made.append(len(logits))
+        return draw(self, logits, *more)
+
+    monkeypatch.setattr(Nucleus, "draw", counted)
+    return made
+
+
+RANDOM = tuple(one for one in MIXED if one["temperature"])
+PLAIN: tuple[dict[str, Any], ...] = ({"temperature": 1.0}, {"temperature": 0.5, "seed": 3})
+"""Nobody drops anything, which is what callers ask for who say nothing."""
+
+
+@pytest.mark.parametrize("asked", [MIXED, RANDOM, PLAIN], ids=["mixed", "random", "plain"])
+@pytest.mark.parametrize("mode", ["raw_logprobs", "raw_logits"])
+@pytest.mark.parametrize("kind", ["real", "flat", "peaked"])
+def test_one_sweep_draws_what_vllm_alone_draws(kind: str, mode: str, asked: Any, draws: list[int]) -> None:
+    from serving.batching.sampler import NucleusSampler
+
+    logits = batch(kind, len(asked), 49_152, seed=5)
+    theirs = sampled([params(**one) for one in asked], logits, mode, ours=False)
+    same_as(sampled([taken(**one) for one in asked], logits, mode, True, NucleusSampler), theirs)
+    assert draws == [len(asked)]
+
+
+@pytest.mark.parametrize("mode", ["processed_logprobs", "processed_logits"])
+def test_what_is_left_of_the_logits_is_reported_where_that_is_asked_for(mode: str, draws: list[int]) -> None:
+    from serving.batching.sampler import NucleusSampler
+
+    logits = batch("real", ROWS, VOCABULARY, seed=5)
+    theirs = sampled([params(**one) for one in MIXED], logits, mode, ours=False)
+    same_as(sampled([taken(**one) for one in MIXED], logits, mode, True, NucleusSampler), theirs)
+    assert draws == []
+
+
+@pytest.mark.parametrize("ours", [True, False], ids=["greedy", "without our processor"])
+def test_a_batch_that_is_not_for_one_sweep_is_left_to_vllm(ours: bool, draws: list[int]) -> None:
+    from serving.batching.sampler import NucleusSampler
+
+    asked = (
+        [{"temperature": 0.0}] * 2 if ours else [{"temperature": 0.8, "top_p": 0.9}, {"temperature": 0.7, "min_p": 0.1}]
+    )
+    logits = batch("real", 2, VOCABULARY, seed=5)
+    theirs = sampled([params(**one) for one in asked], logits, "raw_logprobs", ours=False)
+    same_as(sampled([params(**one) for one in asked], logits, "raw_logprobs", ours, NucleusSampler), theirs)
+    assert draws == []
+
+
+def test_seeds_come_from_where_vllm_takes_them() -> None:
+    """So that a request with a seed gets the answer that it got before, and its generator goes on as it would."""
+    import inspect
+
+    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+
+    source = inspect.getsource(TopKTopPSampler.forward_cpu)
+    assert "torch.randint(0, 2**31, (batch_size,), dtype=torch.long)" in source
+    assert "torch.ops._C.fused_gumbel_argmax(logits_f32, seeds)" in source
+
+
+def test_vllm_draws_by_the_definition() -> None:
+    """The reference, in Python and without vLLM, and vLLM's own compiled code give one token, for any seed."""
+    from importlib import import_module
+
+    from kernels.nucleus import reference
+
+    import_module("vllm._C")  # which registers the operation
+
+    logits = batch("flat", 200, 150, seed=9) * 2
+    seeds = torch.randint(0, 2**31, (200,), generator=torch.Generator().manual_seed(1))
+    seeds[:4] = torch.tensor([0, 1, 2**31 - 1, -1])
+    assert torch.equal(reference.draw(logits, torch.ones(200), seeds), torch.ops._C.fused_gumbel_argmax(logits, seeds))
 
 
 def test_parameters_go_where_vllm_does_not_look() -> None:
@@ -197,7 +281,7 @@ def test_nothing_is_looked_at_where_nobody_asked(monkeypatch: pytest.MonkeyPatch
 
     ours = processor()
     ours.update_state(update(2, added=[(0, taken(temperature=0.0)), (1, taken())]))
-    monkeypatch.setattr(nucleus, "nucleus", None)
+    monkeypatch.setattr(nucleus, "cpu", None)
     assert dropped(ours, 2) == [0, 0]
 
 

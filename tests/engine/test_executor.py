@@ -225,3 +225,20 @@ def test_the_runner_has_the_names_that_keep_a_seed() -> None:
     for name in ("_sample(", "_bookkeeping_sync(", "self.discard_request_mask.np[", "self.input_batch.generators.get("):
         assert name in source, name
     assert source.index("sampler_output = self._sample(") < source.index("= self._bookkeeping_sync(")
+
+
+def test_the_runner_asks_the_sampler_that_we_put_there() -> None:
+    from vllm.v1.sample.sampler import Sampler
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+    source = inspect.getsource(GPUModelRunner)
+    made = "self.sampler = Sampler(\n            logprobs_mode=self.model_config.logprobs_mode,\n"
+    assert made + "            use_fp64_gumbel=self.model_config.use_fp64_gumbel,\n        )" in source
+    assert "return self.sampler(\n                logits=logits,\n" in source
+    assert "sampled, processed_logprobs = self.sample(logits, sampling_metadata)" in inspect.getsource(Sampler.forward)
+    assert list(inspect.signature(Sampler.sample).parameters) == [
+        "self",
+        "logits",
+        "sampling_metadata",
+        "logprobs_mode_override",
+    ]

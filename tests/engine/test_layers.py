@@ -51,6 +51,14 @@ def test_every_layer_of_a_bfloat16_checkpoint_is_packed(generated: dict[str, dic
     assert not {"PackedLinear", "PackedHead", "FusedNorm"} & set(theirs)
 
 
+def test_a_seed_draws_what_it_draws_with_vllm(generated: dict[str, dict[str, Any]]) -> None:
+    """Temperature, nucleus and draw in one sweep, on the real model's logits, beside vLLM's sort and its own draw."""
+    for made in generated.values():
+        assert made["sampler"] == "NucleusSampler"
+        assert made["drawn"] == made["drawn by vllm"]
+        assert len({tuple(one) for one in made["drawn"]}) == len(made["drawn"])
+
+
 def test_answers_are_the_same(generated: dict[str, dict[str, Any]]) -> None:
     """Sums are rounded in another order, which moves a log-probability by less than a thousandth."""
     ours, theirs = generated["packed"], generated["vllm"]

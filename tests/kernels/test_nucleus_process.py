@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kernels import threads as launched
-from kernels.nucleus import cpu, reference
+from kernels.nucleus import cpu, reference, rows
 from tests.kernels.rows import KINDS, batch, full, same
 
 WANTED = full(4, top_k=300, top_p=0.9, min_p=1e-4)
@@ -63,7 +63,7 @@ def test_a_forked_child_works_on() -> None:
 
 def test_one_thread_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(cpu, "_in_parallel", None)
+    monkeypatch.setattr(rows, "in_parallel", None)
     assert same(cpu.apply(batch("real", 4, 3000), **WANTED), expected("real"))
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -12,6 +15,8 @@ import torch
 
 from kernels import threads
 from kernels.nucleus import cpu
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_a_folder_for_the_cache_it_compiles_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,6 +31,28 @@ def test_without_a_folder_for_the_cache_it_compiles_each_time(monkeypatch: pytes
     monkeypatch.setattr(numba, "njit", njit)
     assert threads.compiled(lambda one: one + 1)(np.int64(1)) == 2
     assert [options.get("cache", False) for options in asked] == [True, False]
+
+
+ADDS, CALLS = "from kernels.threads import compiled\n", "from inner import added\n"
+
+
+def test_what_is_compiled_into_it_is_part_of_what_it_is(tmp_path: Path) -> None:
+    """A release may change one file only, and what was cached before it is then of the old one."""
+    inner, outer = tmp_path / "inner.py", tmp_path / "outer.py"
+    twice = "@compiled\ndef twice(one):\n    return 2 * added(one)\n\n"
+    outer.write_text(f"{ADDS}{CALLS}\n{twice}print(twice(1), len(twice.stats.cache_hits))")
+    found = []
+    for number in (1, 1, 5):
+        inner.write_text(f"{ADDS}\n@compiled\ndef added(one):\n    return one + {number}\n")
+        done = subprocess.run(
+            [sys.executable, str(outer)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        found.append(done.stdout.split())
+    assert found == [["4", "0"], ["4", "1"], ["12", "0"]]
 
 
 @pytest.mark.parametrize(
