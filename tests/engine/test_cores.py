@@ -38,3 +38,4 @@ def test_an_engine_is_bound_to_its_cores() -> None:
     wanted = environment((2, 3, 8))
     assert wanted["VLLM_CPU_OMP_THREADS_BIND"] == "2-3,8"
     assert wanted["OMP_NUM_THREADS"] == wanted["NUMBA_NUM_THREADS"] == "3"
+    assert wanted["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
