@@ -6,7 +6,8 @@ three of their products are still a third of the time that vectors take for one 
 
 Thirds lie as tiles want them: of every 32 inputs the first third of all rows, then the second, then the last. Weights
 lie in panels of ``WIDTH`` outputs, and in these by 32 inputs, pairs of which are side by side as the instruction asks.
-The first block of rows waits for memory, so all of them share in fetching the panel that comes next.
+The first block of rows waits for memory, so all of them share in fetching the panel that comes next: with many rows all
+of it, else as much as tells the CPU what to fetch.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ MOST = 160
 TOGETHER = 4
 """Threads up to which each cuts all inputs for itself. To have them cut by the other core, who must then be waited
 for and asked for each line of them, took two cores longer; more cores were not tried."""
+
+FETCHED = 1024
+"""Bytes of each step's 4,096 that are asked for ahead of time, below ``MANY`` rows. The CPU sees where that leads and
+brings the rest by itself; to ask for all of it takes the few buffers that loads from the L2 cache need as well."""
 
 _shapes = np.zeros((ROWS + 1, 64), np.uint8)
 """What a core is told of its tiles for each number of rows: Intel's palette 1, bytes of a row, and rows."""
@@ -77,25 +82,33 @@ def _thirds(inputs: int, thirds: int, rows: int, columns: int, first: int, last:
 def _part(
     thirds: int, weight: int, outputs: int, rows: int, steps: int, panels: int, shapes: int, first: int, last: int
 ) -> None:
-    """Units ``first`` to ``last``: a panel's blocks of rows one after the other, or, of one block, a panel's halves."""
+    """Units ``first`` to ``last``: a panel's blocks of rows one after the other, or, of one block, a panel's halves.
+
+    Two halves of a panel are multiplied at once, so that weights are read in the order in which they lie.
+    """
     blocks = (rows + ROWS - 1) // ROWS
     stride = 4 * panels * WIDTH
     step = TILES * TILE
     share = ((step // 64 + blocks - 1) // blocks) * 64
+    some = step if rows >= MANY else max(64, FETCHED // blocks // 64 * 64)
     told = 0
-    for unit in range(first, last):
+    unit = first
+    while unit < last:
         if blocks == 1:
             above, height = 0, rows
             here = weight + unit // 2 * steps * step + unit % 2 * (step // 2)
-            ahead = weight + (unit + 1) // 2 * steps * step + (unit + 1) % 2 * (step // 2)
-            fetched, column, whole = step // 2, unit * WIDTH // 2, 0
+            column, whole = unit * WIDTH // 2, 1 - unit % 2 if unit + 1 < last else 0
+            unit += 1 + whole
+            ahead = weight + unit // 2 * steps * step + unit % 2 * (step // 2)
+            fetched = some if unit < last else 0
         else:
             panel, block = unit // blocks, unit % blocks
             above = rows * block // blocks
             height = rows * (block + 1) // blocks - above
             here = weight + panel * steps * step
             ahead = here + steps * step + block * share
-            fetched, column, whole = min(share, step - block * share), panel * WIDTH, 1
+            fetched, column, whole = min(some, share, step - block * share), panel * WIDTH, 1
+            unit += 1
         if told != height:
             configure(shapes + 64 * height)
             told = height
