@@ -37,7 +37,7 @@ for and asked for each line of them, took two cores longer; more cores were not 
 
 FETCHED = 1024
 """Bytes of each step's 4,096 that are asked for ahead of time, below ``MANY`` rows. The CPU sees where that leads and
-brings the rest by itself; to ask for all of it takes the few buffers that loads from the L2 cache need as well."""
+brings the rest by itself; to ask for all of it takes longer."""
 
 _shapes = np.zeros((ROWS + 1, 64), np.uint8)
 """What a core is told of its tiles for each number of rows: Intel's palette 1, bytes of a row, and rows."""
