@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """What each thread works in: its row of each array."""
+    """What threads work in: each has a row of each array. One thread's own are these rows."""
 
     tops: Ints
     keys: Ints
@@ -64,24 +64,25 @@ class Scratch(NamedTuple):
     bins: Longs
 
 
+class Row(NamedTuple):
+    """One of a batch."""
+
+    logits: Floats
+    bits: Ints
+    temperature: Any
+    count: Any
+    gap: Any
+    quota: Any
+
+
 @compiled
-def _at_the_top(
-    logits: Floats,
-    bits: Ints,
-    top_key: Any,
-    temperature: Any,
-    count: Any,
-    gap: Any,
-    quota: Any,
-    tops: Ints,
-    keys: Ints,
-    weights: Longs,
-    bins: Longs,
-) -> Any:
+def _at_the_top(row: Row, top_key: Any, own: Scratch) -> Any:
     """The least key that is kept, and how many of those that have it are not; -1 where that has to be looked for.
 
     Only what is near the largest logit is divided by the temperature: keys are of quotients, and ``tops`` is not.
     """
+    logits, bits, temperature, count, gap, quota = row
+    tops, keys, weights, bins = own
     raw_top = float_of(top_key)
     top = np.float32(raw_top / temperature)
     edge = key_of_float(np.float32(top + gap))
@@ -146,23 +147,14 @@ def _guesses(bits: Ints, floor: Any, top: Any, quota: Any, keys: Ints, weights: 
 
 
 @compiled
-def _anywhere(
-    logits: Floats,
-    bits: Ints,
-    top_key: Any,
-    count: Any,
-    gap: Any,
-    quota: Any,
-    tops: Ints,
-    keys: Ints,
-    weights: Longs,
-    bins: Longs,
-) -> Any:
+def _anywhere(row: Row, top_key: Any, own: Scratch) -> Any:
     """As :func:`_at_the_top`, for every row: everything is weighed. The temperature is applied.
 
     A nucleus of thousands is looked for near the end that a sample suggests. What the sample says decides how much
     work it is, and never the result.
     """
+    logits, bits, _, count, gap, quota = row
+    tops, keys, weights, bins = own
     top = float_of(top_key)
     floor = key_of_float(np.float32(top + gap))
     if count > 0:
@@ -207,47 +199,52 @@ def _edge(keys: Ints, weights: Longs, found: int, need: Any, above: Any, top: An
 
 
 @compiled
-def _threshold(batch: Batch, row: int, scratch: Scratch, thread: int) -> Any:
+def _row(batch: Batch, row: int) -> Row:
+    span = slice(row * batch.stride, row * batch.stride + batch.size)
+    asked = batch.temperatures[row], batch.counts[row], batch.gaps[row], batch.quotas[row]
+    return Row(batch.logits[span], batch.bits[span], *asked)
+
+
+@compiled
+def _own(scratch: Scratch, thread: int) -> Scratch:
+    return Scratch(scratch.tops[thread], scratch.keys[thread], scratch.weights[thread], scratch.bins[thread])
+
+
+@compiled
+def _threshold(row: Row, own: Scratch) -> Any:
     """The least key that is kept, and how many of those that have it are not; and what is yet to be divided by.
 
     A key below ``NOTHING``: the row is at fault, or has nothing, and is to stay as it is.
     """
-    span = slice(row * batch.stride, row * batch.stride + batch.size)
-    logits, bits = batch.logits[span], batch.bits[span]
-    temperature, count, gap, quota = batch.temperatures[row], batch.counts[row], batch.gaps[row], batch.quotas[row]
-    tops, keys = scratch.tops[thread], scratch.keys[thread]
-    weights, bins = scratch.weights[thread], scratch.bins[thread]
-    top_key = largest(bits, tops)
+    top_key = largest(row.bits, own.tops)
     if NOTHING < top_key < INFINITE:
-        floor, spared = _at_the_top(logits, bits, top_key, temperature, count, gap, quota, tops, keys, weights, bins)
+        floor, spared = _at_the_top(row, top_key, own)
         if spared >= 0:
-            return floor, spared, temperature
-    if temperature != ONE:
-        for place in range(len(logits)):
-            logits[place] /= temperature
-        top_key = largest(bits, tops)
+            return floor, spared, row.temperature
+    if row.temperature != ONE:
+        for place in range(len(row.logits)):
+            row.logits[place] /= row.temperature
+        top_key = largest(row.bits, own.tops)
     if not NOTHING < top_key < INFINITE:
         return np.int64(INT_MIN), 0, ONE
-    floor, spared = _anywhere(logits, bits, top_key, count, gap, quota, tops, keys, weights, bins)
+    floor, spared = _anywhere(row, top_key, own)
     return floor, spared, ONE
 
 
 @compiled
-def _cut(batch: Batch, row: int, scratch: Scratch, thread: int) -> None:
+def _cut(row: Row, own: Scratch) -> None:
     """Writes -inf over what goes. The temperature is 1."""
-    floor, spared, _ = _threshold(batch, row, scratch, thread)
+    floor, spared, _ = _threshold(row, own)
     if floor > NOTHING:
-        bits = batch.bits[row * batch.stride : row * batch.stride + batch.size]
-        drop_below(bits, scratch.tops[thread], floor)
-        drop_first(bits, scratch.tops[thread], floor, spared)
+        drop_below(row.bits, own.tops, floor)
+        drop_first(row.bits, own.tops, floor, spared)
 
 
 @compiled
-def _drawn(batch: Batch, row: int, seed: Any, scratch: Scratch, thread: int) -> Any:
+def _drawn(row: Row, seed: Any, own: Scratch) -> Any:
     """A token of what stays, by Gumbel's noise: the first of the largest sums of a quotient and its noise; or 0."""
-    floor, spared, temperature = _threshold(batch, row, scratch, thread)
-    span = slice(row * batch.stride, row * batch.stride + batch.size)
-    logits, bits, tops = batch.logits[span], batch.bits[span], scratch.tops[thread]
+    floor, spared, temperature = _threshold(row, own)
+    logits, bits, tops = row.logits, row.bits, own.tops
     start = mixed(np.uint64(seed))
     token, best, noise = -1, 0.0, 0.0
     if floor < NOTHING:
@@ -286,15 +283,16 @@ def one_after_another(batch: Batch, rows: Longs, scratch: Scratch, seeds: Longs,
     """Draw a token of each row into ``tokens``; without seeds, write -inf over what each row drops."""
     for row in rows:
         if len(seeds):
-            tokens[row] = _drawn(batch, row, seeds[row], scratch, 0)
+            tokens[row] = _drawn(_row(batch, row), seeds[row], _own(scratch, 0))
         else:
-            _cut(batch, row, scratch, 0)
+            _cut(_row(batch, row), _own(scratch, 0))
 
 
 @partial(compiled, parallel=True)
 def in_parallel(batch: Batch, rows: Longs, scratch: Scratch, seeds: Longs, tokens: Longs) -> None:
     for turn in prange(len(rows)):
+        row, own = rows[turn], _own(scratch, get_thread_id())
         if len(seeds):
-            tokens[rows[turn]] = _drawn(batch, rows[turn], seeds[rows[turn]], scratch, get_thread_id())
+            tokens[row] = _drawn(_row(batch, row), seeds[row], own)
         else:
-            _cut(batch, rows[turn], scratch, get_thread_id())
+            _cut(_row(batch, row), own)
