@@ -10,6 +10,8 @@ eight small operations do the same in eight times as long.
 
 from __future__ import annotations
 
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +24,11 @@ from vllm.model_executor.layers.quantization.base_config import QuantizationConf
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 
 from kernels import linear
+from serving.engine import attention
 from serving.engine.arguments import LINEAR
 
 PACKED = "packed"
+LAYERS = "domicile_layers"
 
 kernel = linear.kernel("cpu")
 
@@ -36,11 +40,19 @@ def prepare_layers(config: VllmConfig) -> None:
     """
     if config.additional_config.get(LINEAR) != PACKED:
         return
+    # Part of what a compiled model is found by: one that was compiled for other layers is compiled anew.
+    config.additional_config[LAYERS] = _written()
     if RMSNorm.__name__ not in op_registry_oot:
         RMSNorm.register_oot(FusedNorm)
+    attention.attend_at_once()
     if config.quant_config is None and config.model_config.dtype == torch.float32:
         kernel.warm()
         config.quant_config = PackedLayers()
+
+
+def _written() -> str:
+    """One value for how these layers are written, which changes with it."""
+    return sha256(Path(__file__).read_bytes() + Path(attention.__file__).read_bytes()).hexdigest()
 
 
 class FusedNorm(RMSNorm):  # type: ignore[misc] # mypy does not follow vllm

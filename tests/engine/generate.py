@@ -82,7 +82,7 @@ def kinds(model: Any) -> dict[str, int]:
     """How many layers of the model are computed by what."""
     count: dict[str, int] = {}
     for module in model.modules():
-        name = type(getattr(module, "quant_method", module)).__name__
+        name = type(getattr(module, "quant_method", getattr(module, "impl", module))).__name__
         count[name] = count.get(name, 0) + 1
     return count
 

@@ -48,7 +48,8 @@ def generate(folder: str, linear: str, dtype: str = "float32") -> dict[str, Any]
 def test_every_layer_of_a_bfloat16_checkpoint_is_packed(generated: dict[str, dict[str, Any]]) -> None:
     ours, theirs = generated["packed"]["kinds"], generated["vllm"]["kinds"]
     assert (ours["PackedLinear"], ours["FusedNorm"], ours["PackedHead"]) == (4 * LAYERS, 2 * LAYERS + 1, 2)
-    assert not {"PackedLinear", "PackedHead", "FusedNorm"} & set(theirs)
+    assert ours["Attention"] == LAYERS
+    assert not {"PackedLinear", "PackedHead", "FusedNorm", "Attention"} & set(theirs)
 
 
 def test_a_seed_draws_what_it_draws_with_vllm(generated: dict[str, dict[str, Any]]) -> None:
