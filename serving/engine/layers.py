@@ -5,7 +5,7 @@ quantisation, a documented interface, how each layer is to be computed. This one
 bfloat16 would change is left to vLLM, and so is every layer that is no plain one.
 
 Norms are vLLM's own compiled ones. It has them for CPUs, and calls them on GPUs only: where nothing is compiled first,
-eight small operations do the same in eight times as long.
+eight small operations do the same in eight times as long. Attention is :mod:`serving.engine.attention`'s.
 """
 
 from __future__ import annotations

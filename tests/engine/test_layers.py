@@ -159,3 +159,22 @@ def test_another_type_and_another_choice_change_nothing() -> None:
     assert prepared("vllm", torch.float32) is None
     assert prepared("packed", torch.bfloat16) is None
     assert prepared("packed", torch.float32, "awq") == "awq"
+
+
+def test_a_model_compiled_for_other_layers_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """vLLM looks compiled models up by all of ``additional_config``."""
+    from types import SimpleNamespace
+
+    from serving.engine import attention, layers
+
+    def told(linear: str) -> object:
+        model = SimpleNamespace(dtype=torch.float32)
+        config = SimpleNamespace(additional_config={"domicile_linear": linear}, quant_config=None, model_config=model)
+        layers.prepare_layers(config)
+        return config.additional_config
+
+    before = told("packed")
+    assert told("packed") == before
+    assert told("vllm") == {"domicile_linear": "vllm"}
+    monkeypatch.setattr(attention, "__file__", __file__)
+    assert told("packed") != before
