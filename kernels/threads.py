@@ -52,7 +52,7 @@ def threads(parts: int) -> int:
     With torch's OpenMP library preloaded they are the same threads, on the cores given to it.
     """
     global _launched_in
-    wanted = cast(int, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, parts))
+    wanted: int = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, parts)
     # OpenMP's threads do not live on in a forked child, and numba's layer ends a process that asks for them there.
     if wanted <= 1 or _launched_in not in (None, os.getpid()):
         return 1

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.nucleus import reference, rows
+from kernels.nucleus import batches, reference
+from kernels.nucleus.batches import Batch
 from kernels.nucleus.lanes import BLOCK
-from kernels.nucleus.rows import Batch, Scratch
-from kernels.nucleus.sweeps import BINS, Floats, Longs
+from kernels.nucleus.sweeps import Floats, Longs
 from kernels.threads import Launching, threads, warn_of_few
 
-LEAST_TEMPERATURE = 1e-5
-"""A row with less is not drawn for: its token is the likeliest, and who asks has it."""
-
-_NONE = np.empty(0, np.int64)
 _held = threading.local()
+_NONE = (0, 0, torch.empty(0))
 
 
-class Limits(NamedTuple):
+class Limits:
     """:class:`kernels.nucleus.reference.Limits`, read once for as long as a batch stays the same."""
 
-    counts: Longs
-    gaps: Floats
-    quotas: Longs
+    __slots__ = ("any", "at", "columns", "height")
+
+    def __init__(self, counts: Longs, gaps: Floats, quotas: Longs) -> None:
+        self.columns, self.height = (counts, gaps, quotas), len(counts)
+        self.any = bool(((counts > 0) | (gaps > -np.inf) | (quotas > 0)).any())
+        self.at: tuple[int, int, int] = (counts.ctypes.data, gaps.ctypes.data, quotas.ctypes.data)
 
 
 def apply(
@@ -48,18 +47,18 @@ def limits(
 
 def together(parts: Sequence[Limits]) -> Limits:
     """The limits of one batch of all their rows, in this order."""
-    return Limits(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    return Limits(*(np.concatenate(columns) for columns in zip(*(part.columns for part in parts), strict=True)))
 
 
 def apply_limits(logits: Tensor, limits: Limits) -> Tensor:
     """As :func:`apply`, for who brings the same parameters many times."""
-    _check(logits, limits)
-    chosen = np.flatnonzero((limits.counts > 0) | (limits.gaps > -np.inf) | (limits.quotas > 0))
-    if not len(chosen) or not logits.shape[1]:
+    height, size = _check(logits, limits)
+    if not limits.any or not size:
         return logits
-    if logits.stride(1) != 1:
+    stride, step = logits.stride()
+    if step != 1:
         return logits.copy_(apply_limits(logits.contiguous(), limits))
-    _share(_batch(logits, limits, np.ones(len(logits), np.float32)), chosen, _NONE, _NONE)
+    _share(Batch(logits.data_ptr(), stride, height, size, *limits.at, 0, 0, 0))
     return logits
 
 
@@ -71,56 +70,49 @@ def draw(logits: Tensor, temperatures: Tensor, limits: Limits, seeds: Tensor) ->
     ``seeds``: int64 [rows]; with the same seed, logits and limits the same token is drawn, on any number of threads.
     Raises ``ValueError`` for shapes and ``TypeError`` for types that do not fit.
     """
-    _check(logits, limits)
+    height, size = _check(logits, limits)
     if temperatures.dtype != torch.float32 or seeds.dtype != torch.int64:
         raise TypeError(f"temperatures are {temperatures.dtype} and seeds {seeds.dtype}, not float32 and int64")
-    if temperatures.shape != seeds.shape or seeds.shape != logits.shape[:1] or not logits.shape[1]:
+    if temperatures.shape != seeds.shape or seeds.shape != (height,) or not size:
         raise ValueError(
-            f"{tuple(temperatures.shape)} temperatures and {tuple(seeds.shape)} seeds for {tuple(logits.shape)} logits"
+            f"{tuple(temperatures.shape)} temperatures and {tuple(seeds.shape)} seeds for {(height, size)} logits"
         )
-    batch = _batch(logits if logits.stride(1) == 1 else logits.contiguous(), limits, temperatures.numpy())
-    tokens = np.zeros(len(logits), np.int64)
-    chosen = np.flatnonzero(batch.temperatures >= LEAST_TEMPERATURE)
-    if len(chosen):
-        _share(batch, chosen, np.ascontiguousarray(seeds.numpy()), tokens)
-    return torch.from_numpy(tokens)
+    # Named, so that they are there for as long as their addresses are.
+    logits = logits if logits.stride(1) == 1 else logits.contiguous()
+    temperatures, seeds = temperatures.contiguous(), seeds.contiguous()
+    tokens = torch.zeros(height, dtype=torch.int64)
+    asked = temperatures.data_ptr(), seeds.data_ptr(), tokens.data_ptr()
+    _share(Batch(logits.data_ptr(), logits.stride(0), height, size, *limits.at, *asked))
+    return tokens
 
 
-def _share(batch: Batch, chosen: Longs, seeds: Longs, tokens: Longs) -> None:
-    """Among the threads, each of which takes some of the rows that are ``chosen``."""
-    shares = threads(len(chosen))
-    scratch = _scratch(shares, batch.size)
+def _share(batch: Batch) -> None:
+    """Among the threads, each of which takes some of the rows."""
+    shares = threads(batch.height)
+    scratch = _scratch(shares, batch.size).data_ptr()
     if shares == 1:
-        rows.one_after_another(batch, chosen, scratch, seeds, tokens)
+        batches.one_after_another(batch, scratch)
     else:
         with Launching(shares):
-            rows.in_parallel(batch, chosen, scratch, seeds, tokens)
+            batches.in_parallel(batch, scratch)
 
 
-def _check(logits: Tensor, limits: Limits) -> None:
+def _check(logits: Tensor, limits: Limits) -> tuple[int, int]:
+    """The shape of the logits. Raises where they do not fit."""
     if logits.dtype != torch.float32:
         raise TypeError(f"logits are {logits.dtype}, not float32")
-    if len(limits.counts) != len(logits):
-        raise ValueError(f"limits of {len(limits.counts)} rows for {len(logits)}")
+    height, size = logits.shape
+    if height != limits.height:
+        raise ValueError(f"limits of {limits.height} rows for {height}")
+    return height, size
 
 
-def _batch(logits: Tensor, limits: Limits, temperatures: Floats) -> Batch:
-    (height, size), stride = logits.shape, logits.stride(0)
-    flat = logits.as_strided(((height - 1) * stride + size if height else 0,), (1,)).numpy()
-    return Batch(flat, flat.view(np.int32), stride, size, *limits, np.ascontiguousarray(temperatures))
-
-
-def _scratch(threads: int, size: int) -> Scratch:
+def _scratch(threads: int, size: int) -> Tensor:
     """Kept from call to call by whoever calls: fresh pages would cost more than the work."""
-    held: Scratch | None = getattr(_held, "scratch", None)
-    if held is None or len(held.keys) < threads or held.keys.shape[1] != size + 1:
-        held = _held.scratch = Scratch(
-            np.empty((threads, -(-size // BLOCK)), np.int32),
-            np.empty((threads, size + 1), np.int32),
-            np.empty((threads, size + 1), np.int64),
-            np.empty((threads, BINS), np.int64),
-        )
-    return held
+    held: tuple[int, int, Tensor] = getattr(_held, "scratch", _NONE)
+    if held[0] < threads or held[1] != size:
+        held = _held.scratch = threads, size, torch.empty(threads * batches.room(size), dtype=torch.uint8)
+    return held[2]
 
 
 def warm() -> None:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import get_thread_id, prange
 
+from kernels.nucleus import reference
 from kernels.nucleus.lanes import BLOCK, lowest
 from kernels.nucleus.noise import all_lose, better, mixed
 from kernels.nucleus.sweeps import (
+    BANDS,
+    BINS,
     CANDIDATES,
+    CLOSELY,
     NOTHING_BITS,
     Floats,
     Ints,
     Longs,
     candidates,
+    closely,
     drop_below,
     drop_first,
-    equals,
     gather,
     largest,
     likeliest,
     masses,
+    others,
     reaching,
     roughly,
     select,
@@ -35,28 +38,15 @@ from kernels.threads import compiled
 
 SAMPLED = 32
 """One logit in so many is looked at to guess where the nucleus of a flat row ends."""
+_REACHED = np.float32(16.0)
+"""How far below the largest the sampled are told apart."""
+_QUOTA_UNIT = float(1 << reference.QUOTA_BITS)
 _REACHES = (np.float32(3.0), np.float32(6.0), np.float32(12.0), np.float32(np.inf))
 """How far below the largest logit a nucleus is looked for, one after the other."""
 
 
-class Batch(NamedTuple):
-    """The logits, as floats and as their bits, flat from the first row's first to the last row's last.
-
-    The limits are :class:`kernels.nucleus.reference.Limits`; by its temperature a row is yet to be divided.
-    """
-
-    logits: Floats
-    bits: Ints
-    stride: int
-    size: int
-    counts: Longs
-    gaps: Floats
-    quotas: Longs
-    temperatures: Floats
-
-
 class Scratch(NamedTuple):
-    """What threads work in: each has a row of each array. One thread's own are these rows."""
+    """What one thread works in."""
 
     tops: Ints
     keys: Ints
@@ -65,7 +55,10 @@ class Scratch(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One of a batch."""
+    """One of a batch: its logits, as floats and as their bits, yet to be divided by its temperature.
+
+    Its limits are those of :class:`kernels.nucleus.reference.Limits`.
+    """
 
     logits: Floats
     bits: Ints
@@ -119,31 +112,81 @@ def _at_the_top(row: Row, top_key: Any, own: Scratch) -> Any:
                 break
         else:
             return edge, -1
-    least, more, found = select(keys, weights, found, True, need, bins)
-    each = weight(float_of(least), top)
-    kept = (need - more + each - 1) // each
-    if kept > found or kept != (most - more + each - 1) // each:
-        return edge, -1
-    return least, found - kept
+    return _edge(own, found, need, most, top)
 
 
 @compiled
-def _guesses(bits: Ints, floor: Any, top: Any, quota: Any, keys: Ints, weights: Longs, bins: Longs) -> Any:
-    """The keys at which one in ``SAMPLED`` logits reach what is needed of their weight, 1/32 more and 1/32 less."""
+def _edge(own: Scratch, found: int, need: Any, most: Any, top: Any) -> Any:
+    """The gathered key at which the weight, from the largest down, reaches what is needed, and as :func:`_spared`."""
+    least, more, equal = select(own.keys, own.weights, found, True, need, own.bins)
+    return least, _spared(least, equal, need - more, most - more, top)
+
+
+@compiled
+def _spared(key: Any, found: int, need: Any, most: Any, top: Any) -> Any:
+    """How many of ``found`` with this key may go, if between ``need`` and ``most`` of their weight is to stay.
+
+    -1 where that is not the same at both ends, or there are too few.
+    """
+    each = weight(float_of(key), top)
+    kept = (need + each - 1) // each
+    return found - kept if kept <= found and kept == (most + each - 1) // each else -1
+
+
+@compiled
+def _edge_between(row: Row, low: Any, ceiling: Any, need: Any, most: Any, top: Any, own: Scratch) -> Any:
+    """As :func:`_edge`, of the keys from ``low`` up to and without ``ceiling``."""
+    found = gather(row.bits, own.tops, low, ceiling, own.keys)
+    if weigh(own.keys, found, top, own.weights) < most:
+        return low, -1
+    return _edge(own, found, need, most, top)
+
+
+@compiled
+def _range_of(key: Any, top: Any, scale: Any) -> Any:
+    """Which of ``BINS`` ranges of distances below the largest logit, the last of which has no end."""
+    distance = (top - float_of(key)) * scale
+    return np.int64(distance) if distance < np.float32(BINS) else np.int64(BINS - 1)
+
+
+@compiled
+def _guesses(row: Row, floor: Any, top: Any, own: Scratch) -> Any:
+    """Keys between which a nucleus should end: from the first up to and without the second.
+
+    One in ``SAMPLED`` logits is weighed. Of theirs, the ranges of keys are taken at which the weight reaches 1/32 less
+    and 1/32 more than is needed.
+    """
+    keys, weights, bins = own.keys, own.weights, own.bins
     found = 0
-    for place in range(0, len(bits), SAMPLED):
-        keys[found] = key_of(bits[place])
+    for place in range(0, len(row.bits), SAMPLED):
+        keys[found] = key_of(row.bits[place])
         found += keys[found] >= floor
     mass = weigh(keys, found, top, weights)
     if mass == 0:
         return np.int64(floor), np.int64(INFINITE)
-    # Selecting uses them up. There are at most half as many as fit.
-    keys[found : 2 * found] = keys[:found]
-    weights[found : 2 * found] = weights[:found]
-    need, slack = needed(mass, quota), mass >> 5
-    low = select(keys, weights, found, True, min(need + slack, mass), bins)[0]
-    high = select(keys[found:], weights[found:], found, True, min(max(need - slack, np.int64(1)), mass), bins)[0]
-    return np.int64(low), np.int64(high)
+    low, high = np.int64(INFINITE), np.int64(NOTHING)
+    for place in range(found):
+        low, high = min(low, np.int64(keys[place])), max(high, np.int64(keys[place]))
+    if low == high:
+        return low, high + 1
+    scale = np.float32(BINS) / min(top - float_of(low), _REACHED)
+    bins[:] = 0
+    for place in range(found):
+        bins[_range_of(keys[place], top, scale)] += weights[place]
+    need, slack = needed(mass, row.quota), mass >> 5
+    first, above = 0, bins[0]
+    while above < need - slack:
+        first += 1
+        above += bins[first]
+    last = first
+    while above < min(need + slack, mass):
+        last += 1
+        above += bins[last]
+    low, high = np.int64(INFINITE), np.int64(NOTHING)
+    for place in range(found):
+        if first <= _range_of(keys[place], top, scale) <= last:
+            low, high = min(low, np.int64(keys[place])), max(high, np.int64(keys[place]))
+    return low, high + 1
 
 
 @compiled
@@ -167,47 +210,55 @@ def _anywhere(row: Row, top_key: Any, own: Scratch) -> Any:
         floor = select(keys, weights, found, False, count, bins)[0] if found >= count else max(floor, bound)
     if quota == 0:
         return floor, 0
-    guessed, ceiling = _guesses(bits, floor, top, quota, keys, weights, bins)
-    alike = guessed == ceiling
-    if alike:
-        # So many are equal that the sample knows no other edge. Equals are counted.
-        ceiling += 1
+    low, ceiling = _guesses(row, floor, top, own)
+    if ceiling == low + 1:
+        spared = _among_equals(row, floor, low, top, own)
+        if spared >= 0:
+            return low, spared
+    least, spared = _nearly(row, floor, low, ceiling, top, own)
+    if spared >= 0:
+        return least, spared
     total, above = masses(logits, tops, floor, ceiling, top)
     need = needed(total, quota)
     if above < need:
-        if alike:
-            found, each = equals(bits, tops, guessed), weight(float_of(guessed), top)
-            if need <= above + found * each:
-                return guessed, found - (need - above + each - 1) // each
-        else:
-            found = gather(bits, tops, guessed, ceiling, keys)
-            if need <= above + weigh(keys, found, top, weights):
-                return _edge(keys, weights, found, need, above, top, bins)
+        least, spared = _edge_between(row, low, ceiling, need - above, need - above, top, own)
     for reach in _REACHES:
-        found = gather(bits, tops, max(floor, key_of_float(np.float32(top - reach))), INFINITE, keys)
-        if weigh(keys, found, top, weights) >= need:
-            break
-    return _edge(keys, weights, found, need, np.int64(0), top, bins)
+        if spared < 0:
+            low = max(floor, key_of_float(np.float32(top - reach)))
+            least, spared = _edge_between(row, low, np.int64(INFINITE), need, need, top, own)
+    return least, spared
 
 
 @compiled
-def _edge(keys: Ints, weights: Longs, found: int, need: Any, above: Any, top: Any, bins: Longs) -> Any:
-    """The key at which the weight reaches ``need``, of which ``above`` is there, and how many that have it may go."""
-    least, more, found = select(keys, weights, found, True, need - above, bins)
-    each = weight(float_of(least), top)
-    return least, found - (need - above - more + each - 1) // each
+def _among_equals(row: Row, floor: Any, key: Any, top: Any, own: Scratch) -> Any:
+    """How many with this key may go, if it is the last that is kept, and where few have another one. -1 otherwise."""
+    equal, found = others(row.bits, own.tops, floor, key, own.keys)
+    if found > CANDIDATES:
+        return -1
+    each = weight(float_of(key), top)
+    need = needed(weigh(own.keys, found, top, own.weights) + equal * each, row.quota)
+    for place in range(found):
+        need -= own.weights[place] if own.keys[place] > key else np.int64(0)
+    return _spared(key, equal, need, need, top) if need > 0 else -1
 
 
 @compiled
-def _row(batch: Batch, row: int) -> Row:
-    span = slice(row * batch.stride, row * batch.stride + batch.size)
-    asked = batch.temperatures[row], batch.counts[row], batch.gaps[row], batch.quotas[row]
-    return Row(batch.logits[span], batch.bits[span], *asked)
-
-
-@compiled
-def _own(scratch: Scratch, thread: int) -> Scratch:
-    return Scratch(scratch.tops[thread], scratch.keys[thread], scratch.weights[thread], scratch.bins[thread])
+def _nearly(row: Row, floor: Any, low: Any, ceiling: Any, top: Any, own: Scratch) -> Any:
+    """As :func:`_anywhere`, between two keys; -1 where it is not there, or sums that are nearly right do not tell."""
+    edges = np.empty(BANDS + 1, np.float32)
+    edges[0], edges[BANDS] = float_of(ceiling), float_of(low)
+    for band in range(1, BANDS):
+        edges[band] = edges[0] + (edges[BANDS] - edges[0]) * np.float32(band / BANDS)
+    total, below = closely(row.logits, floor, edges[:BANDS], top)
+    dropped = total * (row.quota / _QUOTA_UNIT)
+    for band in range(BANDS - 1, -1, -1):
+        need = below[band] - dropped
+        # What is rounded down to units is wrong by one of them each.
+        wrong = (below[band] + dropped) * CLOSELY + len(row.logits) + 2.0
+        if need > wrong:
+            low, ceiling = max(key_of_float(edges[band + 1]), floor), key_of_float(edges[band])
+            return _edge_between(row, low, ceiling, np.int64(need - wrong), np.int64(need + wrong), top, own)
+    return low, -1
 
 
 @compiled
@@ -232,7 +283,7 @@ def _threshold(row: Row, own: Scratch) -> Any:
 
 
 @compiled
-def _cut(row: Row, own: Scratch) -> None:
+def cut(row: Row, own: Scratch) -> None:
     """Writes -inf over what goes. The temperature is 1."""
     floor, spared, _ = _threshold(row, own)
     if floor > NOTHING:
@@ -241,7 +292,7 @@ def _cut(row: Row, own: Scratch) -> None:
 
 
 @compiled
-def _drawn(row: Row, seed: Any, own: Scratch) -> Any:
+def drawn(row: Row, seed: Any, own: Scratch) -> Any:
     """A token of what stays, by Gumbel's noise: the first of the largest sums of a quotient and its noise; or 0."""
     floor, spared, temperature = _threshold(row, own)
     logits, bits, tops = row.logits, row.bits, own.tops
@@ -276,23 +327,3 @@ def _drawn(row: Row, seed: Any, own: Scratch) -> Any:
             elif key >= floor:
                 token, best, noise = better(start, at, logit, token, best, noise)
     return token
-
-
-@compiled
-def one_after_another(batch: Batch, rows: Longs, scratch: Scratch, seeds: Longs, tokens: Longs) -> None:
-    """Draw a token of each row into ``tokens``; without seeds, write -inf over what each row drops."""
-    for row in rows:
-        if len(seeds):
-            tokens[row] = _drawn(_row(batch, row), seeds[row], _own(scratch, 0))
-        else:
-            _cut(_row(batch, row), _own(scratch, 0))
-
-
-@partial(compiled, parallel=True)
-def in_parallel(batch: Batch, rows: Longs, scratch: Scratch, seeds: Longs, tokens: Longs) -> None:
-    for turn in prange(len(rows)):
-        row, own = rows[turn], _own(scratch, get_thread_id())
-        if len(seeds):
-            tokens[row] = _drawn(_row(batch, row), seeds[row], own)
-        else:
-            _cut(_row(batch, row), own)

@@ -34,6 +34,8 @@ from kernels.nucleus.weights import (
 from kernels.threads import compiled
 
 BINS = 1024
+SPARE = 4
+"""Of a block's keys so many are gathered whether they are there or not."""
 CANDIDATES = 4096
 """More than so many near the top are not looked at one by one."""
 FLAT = 256.0
@@ -51,6 +53,15 @@ _Q0, _Q1, _Q2, _Q3, _Q4 = (
 """2^r for abs(r) <= 1/2, highest power first, fitted for the least relative error: 2.6e-6."""
 _ROUGHLY = 2.0**-16
 """Twice what that, adding up in float32 and leaving out what weighs nothing come to, relatively."""
+
+BANDS = 3
+"""Between so many edges a flat row's nucleus is looked for to end."""
+CLOSELY = 8 * 2.0**-24
+"""Relatively, more than the five roundings that a weight meets where sixteen are added up in float32, in pairs."""
+_LANES = 256
+_CHUNK = 4 * _LANES
+_SCALED_UNIT = float(1 << (reference.UNIT_BITS - HALF_BITS))
+_NO_WEIGHT = np.float32(0.0)
 
 Ints = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -153,6 +164,70 @@ def roughly(logits: Floats, tops: Ints, raw_top: Any, temperature: Any) -> Any:
 
 
 @compiled
+def _weights_of(part: Floats, least: Any, top: Any, weights: Floats) -> None:
+    whole_vectors()
+    for place in range(len(part)):
+        weights[place] = scaled(part[place], top) if part[place] >= least else _NO_WEIGHT
+
+
+@compiled
+def _four_below(part: Floats, weights: Floats, edge: Any, place: int) -> Any:
+    second, third, fourth = place + _LANES, place + 2 * _LANES, place + 3 * _LANES
+    one = weights[place] if part[place] < edge else _NO_WEIGHT
+    one += weights[second] if part[second] < edge else _NO_WEIGHT
+    other = weights[third] if part[third] < edge else _NO_WEIGHT
+    other += weights[fourth] if part[fourth] < edge else _NO_WEIGHT
+    return one + other
+
+
+@compiled
+def _by_four(
+    part: Floats, weights: Floats, edges: Floats, every: Floats, below: Floats, lower: Floats, lowest: Floats
+) -> None:
+    """The sums of every four weights, and of those in each four that are below the first, second and third edge."""
+    whole_vectors()
+    first, second, third = edges[0], edges[1], edges[2]
+    for place in range(_LANES):
+        one = weights[place] + weights[place + _LANES]
+        every[place] = one + (weights[place + 2 * _LANES] + weights[place + 3 * _LANES])
+        below[place] = _four_below(part, weights, first, place)
+        lower[place] = _four_below(part, weights, second, place)
+        lowest[place] = _four_below(part, weights, third, place)
+
+
+@partial(compiled, fastmath={"reassoc"})
+def _sum(parts: Floats) -> Any:
+    whole_vectors()
+    total, quarter = 0.0, _LANES // 4
+    for place in range(quarter):
+        one = parts[place] + parts[place + quarter]
+        total += np.float64(one + (parts[place + 2 * quarter] + parts[place + 3 * quarter]))
+    return total
+
+
+@compiled
+def closely(logits: Floats, floor: Any, edges: Floats, top: Any) -> Any:
+    """Of all with a key of ``floor`` or more, nearly what they weigh; and those of them below each of the edges.
+
+    Weights are the exact ones before they are rounded down to units, and added up in float32 by four, in pairs.
+    """
+    least = float_of(floor)
+    part, weights = np.full(_CHUNK, np.float32(-np.inf)), np.zeros(_CHUNK, np.float32)
+    sums, masses = np.empty((1 + BANDS, _LANES), np.float32), np.zeros(1 + BANDS)
+    for first in range(0, len(logits), _CHUNK):
+        whole = logits[first : first + _CHUNK]
+        if len(whole) < _CHUNK:
+            part[: len(whole)] = whole
+            weights[len(whole) :] = _NO_WEIGHT
+            whole = part
+        _weights_of(whole[: len(logits) - first], least, top, weights)
+        _by_four(whole, weights, edges, sums[0], sums[1], sums[2], sums[3])
+        for of in range(1 + BANDS):
+            masses[of] += _sum(sums[of])
+    return masses[0] * _SCALED_UNIT, masses[1:] * _SCALED_UNIT
+
+
+@compiled
 def masses(logits: Floats, tops: Ints, floor: Any, ceiling: Any, top: Any) -> Any:
     """The weight of all whose key is at least ``floor``, and of those among them at ``ceiling`` and above."""
     whole_vectors()
@@ -178,27 +253,47 @@ def masses(logits: Floats, tops: Ints, floor: Any, ceiling: Any, top: Any) -> An
 
 @compiled
 def gather(bits: Ints, tops: Ints, floor: Any, ceiling: Any, keys: Ints) -> Any:
-    """The keys from ``floor`` up to and without ``ceiling`` into ``keys``; returned is how many."""
+    """The keys from ``floor`` up to and without ``ceiling`` into ``keys``; returned is how many.
+
+    Blocks have a few each. That many are taken whether they are there or not: a guess at how many there are would
+    mostly be wrong, which takes a CPU as long as all of them. ``keys`` has room for ``SPARE`` more.
+    """
     found = 0
     for block in range(len(tops)):
         if tops[block] >= floor:
             part = bits[block * BLOCK : (block + 1) * BLOCK]
             ones = within(part, floor, ceiling)
+            last, end = np.uint64(len(part) - 1), found + ones_in(ones)
+            for spare in range(SPARE):
+                keys[found + spare] = key_of(part[lowest(ones | np.uint64(1) << last)])
+                ones &= ones - np.uint64(1)
+            found += SPARE
             while ones:
                 keys[found] = key_of(part[lowest(ones)])
                 found += 1
                 ones &= ones - np.uint64(1)
+            found = end
     return found
 
 
 @compiled
-def equals(bits: Ints, tops: Ints, key: Any) -> Any:
-    """How many have this key."""
-    found = 0
+def others(bits: Ints, tops: Ints, floor: Any, key: Any, keys: Ints) -> Any:
+    """How many have this key, and the keys of ``floor`` and above that are not it into ``keys``.
+
+    Also returned is how many these are, or that there are more than ``CANDIDATES``.
+    """
+    equal, found = 0, 0
     for block in range(len(tops)):
-        if tops[block] >= key:
-            found += ones_in(within(bits[block * BLOCK : (block + 1) * BLOCK], key, key + 1))
-    return found
+        if tops[block] >= floor and found <= CANDIDATES:
+            part = bits[block * BLOCK : (block + 1) * BLOCK]
+            ones = within(part, key, key + 1)
+            equal += ones_in(ones)
+            ones ^= within(part, floor, np.int64(INFINITE))
+            while ones:
+                keys[found] = key_of(part[lowest(ones)])
+                found += 1
+                ones &= ones - np.uint64(1)
+    return equal, found
 
 
 @compiled
@@ -278,7 +373,13 @@ def drop_first(bits: Ints, tops: Ints, key: Any, number: int) -> None:
         if number == 0:
             return
         if tops[block] >= key:
-            for place in range(block * BLOCK, min((block + 1) * BLOCK, len(bits))):
-                if number > 0 and key_of(bits[place]) == key:
-                    bits[place] = NOTHING_BITS
-                    number -= 1
+            part = bits[block * BLOCK : (block + 1) * BLOCK]
+            ones = within(part, key, key + 1)
+            found = min(ones_in(ones), number)
+            number -= found
+            if found == BLOCK:
+                part[:] = NOTHING_BITS
+                found = 0
+            for _ in range(found):
+                part[lowest(ones)] = NOTHING_BITS
+                ones &= ones - np.uint64(1)

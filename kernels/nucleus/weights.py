@@ -23,10 +23,7 @@ _LEAST = np.float32(reference.LEAST)
 _LN2_HIGH = np.float32(reference.LN2_HIGH)
 _LN2_LOW = np.float32(reference.LN2_LOW)
 _P0, _P1, _P2, _P3, _P4, _P5 = (np.float32(coefficient) for coefficient in reference.POLYNOMIAL)
-_MANTISSA = np.float32(1 << reference.MANTISSA_BITS)
 _HALF_UNIT = np.float32(1 << HALF_BITS)
-_SCALE = 127 + reference.UNIT_BITS - reference.MANTISSA_BITS - HALF_BITS
-"""The exponent, as a float32 has it, of what a mantissa is multiplied by to be in units of 2^22."""
 _QUOTA_BITS = reference.QUOTA_BITS
 _QUOTA_MASK = (1 << _QUOTA_BITS) - 1
 
@@ -49,7 +46,10 @@ def key_of_float(value: Any) -> Any:
 
 @compiled
 def scaled(logit: Any, top: Any) -> Any:
-    """Its weight as :func:`kernels.nucleus.reference.weights` has it before rounding, in units of 2^22: exact."""
+    """Its weight as :func:`kernels.nucleus.reference.weights` has it before rounding, in units of 2^22: exact.
+
+    There a mantissa is an integer. All 24 bits of a power between 1/2 and 2 are in it, so here only its exponent moves.
+    """
     distance = logit - top
     distance = distance if distance > _LEAST else _LEAST
     halvings = np.int32(HALF - distance * LOG2E)
@@ -61,7 +61,8 @@ def scaled(logit: Any, top: Any) -> Any:
     power = power * rest + _P4
     power = power * rest + _P5
     power = (power * (rest * rest) + rest) + ONE
-    return np.float32(np.int32(power * _MANTISSA)) * np.int32((_SCALE - halvings) << MANTISSA_SHIFT).view(np.float32)
+    exponent = (HALF_BITS - halvings) << MANTISSA_SHIFT
+    return np.int32(np.float32(power).view(np.int32) + exponent).view(np.float32)
 
 
 @compiled

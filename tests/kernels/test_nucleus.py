@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import nucleus
-from kernels.nucleus import cpu, reference
+from kernels.nucleus import cpu, reference, rows
 from tests.kernels.rows import KINDS, batch, full, problems, same
 
 INF = math.inf
@@ -38,6 +38,18 @@ def test_it_does_so_on_a_vocabulary_too(kind: str) -> None:
         "min_p": torch.tensor([0.0, 0.0, 0.05, 0.0, 1e-6, 0.2]),
     }
     assert same(nucleus.apply(logits.clone(), **wanted), reference.apply(logits.clone(), **wanted))
+
+
+@pytest.mark.parametrize("kind", ["flat", "ties", "equal", "sparse"])
+@pytest.mark.parametrize("scale", [1e-3, 0.3, 2.0])
+@pytest.mark.parametrize("ahead", [-4.0, 4.0])
+def test_a_sample_of_a_flat_row_that_misleads_costs_time_only(kind: str, scale: float, ahead: float) -> None:
+    logits = batch(kind, 6, 50_000) * scale
+    logits[3:, :: rows.SAMPLED] += ahead
+    shares = torch.tensor([0.3, 0.9, 1 - 2**-20] * 2)
+    for others in ({}, {"min_p": torch.full((6,), 1e-3)}, {"top_k": torch.full((6,), 20_000)}):
+        found = nucleus.apply(logits.clone(), top_p=shares, **others)
+        assert same(found, reference.apply(logits.clone(), top_p=shares, **others))
 
 
 @pytest.mark.parametrize("below", [14.1, 16.0, 20.0])

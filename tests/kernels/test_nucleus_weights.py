@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.nucleus import cpu, reference, sweeps
-from kernels.nucleus.weights import needed
+from kernels.nucleus.weights import key_of_float, needed
 
 UNIT = float(1 << reference.UNIT_BITS)
 
@@ -42,6 +43,20 @@ def test_compiled_and_reference_weigh_alike() -> None:
         expected = reference.weights(logits - top)
         assert np.array_equal(found, expected.numpy())
         assert total == int(expected.sum())
+
+
+@pytest.mark.parametrize("size", [1, 63, 1024, 1025, 49_152])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 5.0])
+def test_sums_that_are_nearly_right_are_as_wrong_as_they_say_at_most(size: int, scale: float) -> None:
+    logits = torch.randn(size, generator=torch.Generator().manual_seed(size)) * scale
+    logits[::3] = logits[0]
+    top, floor = float(logits.max()), float(logits.quantile(0.1))
+    exact = torch.where(logits >= floor, reference.weights(logits - top), 0)
+    edges = logits.quantile(torch.tensor([0.9, 0.5, 0.2]))
+    key = np.int32(key_of_float(np.float32(floor)))
+    total, below = sweeps.closely(logits.numpy(), key, edges.numpy(), np.float32(top))
+    for found, wanted in zip((total, *below), (exact, *(exact[logits < edge] for edge in edges)), strict=True):
+        assert abs(found - int(wanted.sum())) <= found * sweeps.CLOSELY + size
 
 
 @given(st.integers(1, reference.MOST_TOKENS << reference.UNIT_BITS), st.integers(1, 1 << reference.QUOTA_BITS))
