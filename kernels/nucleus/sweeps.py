@@ -209,7 +209,7 @@ def _sum(parts: Floats) -> Any:
 def closely(logits: Floats, floor: Any, edges: Floats, top: Any) -> Any:
     """Of all with a key of ``floor`` or more, nearly what they weigh; and those of them below each of the edges.
 
-    Weights are the exact ones before they are rounded down to units, and added up in float32 by four, in pairs.
+    Weights are the exact ones before they are rounded down to units, and added up in float32 by sixteen, in pairs.
     """
     least = float_of(floor)
     part, weights = np.full(_CHUNK, np.float32(-np.inf)), np.zeros(_CHUNK, np.float32)
