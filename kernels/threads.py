@@ -21,7 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _one_at_a_time = threading.Lock()
 """Where there is no OpenMP library, numba's own threads end a process in which two others start work on them."""
-_launched_in: int | None = None
+_started = 0
+"""How many threads numba has: 0 before any are asked for. OpenMP's do not live on in a forked child: it is left one."""
 
 
 def compiled(function: F, **options: Any) -> F:
@@ -51,15 +52,31 @@ def threads(parts: int) -> int:
 
     With torch's OpenMP library preloaded they are the same threads, on the cores given to it.
     """
-    global _launched_in
-    wanted: int = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, parts)
-    # OpenMP's threads do not live on in a forked child, and numba's layer ends a process that asks for them there.
-    if wanted <= 1 or _launched_in not in (None, os.getpid()):
-        return 1
-    if _launched_in is None:
-        _launched_in = os.getpid()
-        numba.config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
-    return wanted
+    wanted: int = min(torch.get_num_threads(), _started or numba.config.NUMBA_NUM_THREADS, parts)
+    if wanted > 1 and not _started:
+        _start()
+    return max(wanted, 1)
+
+
+def _start() -> None:
+    global _started
+    _started = numba.config.NUMBA_NUM_THREADS
+    numba.config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
+
+
+def _forked() -> None:
+    """Numba's layer ends a process that asks for its parent's threads."""
+    global _started
+    _started = min(_started, 1)
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+@numba.njit(nogil=True)  # type: ignore[untyped-decorator] # numba has no types
+def _now() -> int:
+    """How many are set to be used. Asked from compiled code, which numba answers without taking its locks."""
+    return numba.get_num_threads()  # type: ignore[no-any-return]
 
 
 class Launching:
@@ -73,8 +90,8 @@ class Launching:
     def __enter__(self) -> None:
         _one_at_a_time.acquire()
         try:
-            # A step of an engine starts work a hundred times, and asking is half as dear as setting.
-            if numba.get_num_threads() != self._count:
+            # A step of an engine starts work a hundred times, and asking costs a fraction of setting.
+            if _now() != self._count:
                 numba.set_num_threads(self._count)
         except BaseException:  # asking starts the threads, where that fails
             _one_at_a_time.release()

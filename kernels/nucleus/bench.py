@@ -3,7 +3,8 @@
 And all the way from logits to a token, beside vLLM's temperature, sort and draw, and its search for the largest.
 
 Ours has read the limits before, as an engine reads them once for many steps. The three take turns within each round,
-on the same logits and threads, so that what else the machine does meets all of them.
+on the same logits and threads, so that what else the machine does meets all of them. Each line's rounds are spread over
+several passes through all lines: a machine that is slow for some seconds meets a few rounds of each, and no line whole.
 To have numba and torch share one OpenMP library, as a replica's engine does, start it with
 ``LD_PRELOAD=…/libiomp5.so``.
 """
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from statistics import median
@@ -27,6 +30,8 @@ from kernels.nucleus import cpu
 
 ROOT = Path(__file__).parents[2]
 ROWS = 16
+ROUNDS = 3
+"""Of a line, one after the other in each pass."""
 VOCABULARIES = (49_152, 151_936)
 
 Limits = dict[str, Tensor]
@@ -59,7 +64,7 @@ def limits_of() -> dict[str, Limits]:
     }
 
 
-def vllm_sort() -> Callable[[Tensor, Limits], Any]:
+def vllm_sort() -> Callable[..., Any]:
     """vLLM's own way on CPUs, as its sampler goes it: min-p over a softmax, then top-k and top-p over a sort."""
     # By name: what is measured against is not what this is built on.
     sort = import_module("vllm.v1.sample.ops.topk_topp_sampler").apply_top_k_top_p_pytorch
@@ -77,7 +82,7 @@ def vllm_sort() -> Callable[[Tensor, Limits], Any]:
     return apply
 
 
-def vllm_draw() -> Callable[[Tensor, Tensor, Limits, Tensor], Any]:
+def vllm_draw() -> Callable[..., Any]:
     """vLLM's own way on CPUs from logits to a token of each row."""
     import_module("vllm._C")  # which registers its operations
     sort, draw = vllm_sort(), torch.ops._C.fused_gumbel_argmax
@@ -89,23 +94,34 @@ def vllm_draw() -> Callable[[Tensor, Tensor, Limits, Tensor], Any]:
     return apply
 
 
-def measure(contenders: Sequence[Callable[[Tensor], Any]], logits: Tensor, rounds: int) -> list[float]:
-    """The median seconds of each. One round warms up. Copying the logits to where they are worked on is not counted."""
-    taken: list[list[float]] = [[] for _ in contenders]
-    work = logits.clone()
-    for turn in range(rounds + 1):
-        for times, contender in zip(taken, contenders, strict=True):
-            work.copy_(logits)
-            begun = time.perf_counter()
-            contender(work)
-            if turn:
-                times.append(time.perf_counter() - begun)
-    return [median(times) for times in taken]
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Who is measured on what. ``work`` is where logits are copied to, which is not counted, and worked on."""
+
+    words: tuple[str, ...]
+    logits: Tensor
+    work: Tensor
+    contenders: tuple[Callable[[Tensor], Any], ...]
+
+
+def measure(lines: Sequence[Line], passes: int) -> list[list[float]]:
+    """The median milliseconds of each contender of each line. One round of each pass warms up."""
+    taken: list[list[list[float]]] = [[[] for _ in line.contenders] for line in lines]
+    for _ in range(passes):
+        for line, times in zip(lines, taken, strict=True):
+            for turn in range(ROUNDS + 1):
+                for own, contender in zip(times, line.contenders, strict=True):
+                    line.work.copy_(line.logits)
+                    begun = time.perf_counter()
+                    contender(line.work)
+                    if turn:
+                        own.append(1e3 * (time.perf_counter() - begun))
+    return [[median(own) for own in times] for times in taken]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m kernels.nucleus.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--passes", type=int, default=5, help=f"each of {ROUNDS} rounds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: as many as torch takes")
     chosen = parser.parse_args()
     tests = [sys.executable, "-m", "pytest", "-q", str(ROOT / "tests" / "kernels")]
@@ -115,62 +131,62 @@ def main() -> int:
     torch.set_num_threads(chosen.threads)
     begun = time.perf_counter()
     cpu.warm()
-    print(f"\n{ROWS} rows, {chosen.threads} threads, {chosen.rounds} rounds, medians; ", end="")
+    print(f"\n{ROWS} rows, {chosen.threads} threads, {chosen.passes} passes of {ROUNDS} rounds, medians; ", end="")
     print(f"warmed in {time.perf_counter() - begun:.1f} s\n")
-    cuts(chosen.rounds)
-    draws(chosen.rounds)
+    cuts(chosen.passes)
+    draws(chosen.passes)
     return 0
 
 
-def cuts(rounds: int) -> None:
-    sort = vllm_sort()
-    print("| vocabulary | logits | parameters | ours, ms | vLLM's sort, ms | exp, ms | × sort | ours / exp |")
-    print("|---|---|---|---|---|---|---|---|")
+def cuts(passes: int) -> None:
+    sort, lines = vllm_sort(), []
     for size in VOCABULARIES:
+        # Into memory that is there: fresh pages may take ``exp`` four times as long, or not.
+        work, exps = torch.empty(ROWS, size), torch.empty(ROWS, size)
         for kind in ("peaked", "real", "flat", "equal"):
             logits = logits_of(kind, size)
-            exps = torch.empty_like(logits)
             for name, limits in limits_of().items():
-                read = cpu.limits(logits, **limits)
-                contenders: list[Callable[[Tensor], Any]] = [
-                    lambda work, read=read: cpu.apply_limits(work, read),  # type: ignore[misc]
-                    lambda work, limits=limits: sort(work, limits),  # type: ignore[misc]
-                    # Into memory that is there: fresh pages may take it four times as long, or not.
-                    lambda work, exps=exps: torch.exp(work, out=exps),  # type: ignore[misc]
-                ]
-                ours, theirs, exp = measure(contenders, logits, rounds)
-                print(
-                    f"| {size} | {kind} | {name} | {ours * 1e3:.2f} | {theirs * 1e3:.1f} | {exp * 1e3:.2f} "
-                    f"| {theirs / ours:.0f} | {ours / exp:.1f} |",
-                    flush=True,
+                contenders = (
+                    partial(cpu.apply_limits, limits=cpu.limits(logits, **limits)),
+                    partial(sort, limits=limits),
+                    partial(torch.exp, out=exps),
                 )
+                lines.append(Line((str(size), kind, name), logits, work, contenders))
+    print("| vocabulary | logits | parameters | ours, ms | vLLM's sort, ms | exp, ms | × sort | ours / exp |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for line, (ours, theirs, exp) in zip(lines, measure(lines, passes), strict=True):
+        print(
+            f"| {' | '.join(line.words)} | {ours:.2f} | {theirs:.1f} | {exp:.2f} "
+            f"| {theirs / ours:.0f} | {ours / exp:.1f} |"
+        )
 
 
-def draws(rounds: int) -> None:
-    theirs_of = vllm_draw()
+def draws(passes: int) -> None:
+    theirs_of, lines = vllm_draw(), []
     temperatures, seeds = torch.full((ROWS,), 0.8), torch.arange(ROWS)
     asked: dict[str, Limits] = {"nothing": {}, **limits_of()}
-    print(
-        "\n| vocabulary | logits | parameters | ours, ms | vLLM's, ms | the largest, ms | × vLLM's | ours / largest |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
     for size in VOCABULARIES:
+        work = torch.empty(ROWS, size)
         for kind in ("peaked", "real", "flat"):
             logits = logits_of(kind, size)
             for name in ("nothing", "top_p 0.9", "top_k 50, top_p 0.95"):
                 limits = asked[name]
                 read = cpu.limits(logits, **limits)
-                contenders: list[Callable[[Tensor], Any]] = [
-                    lambda work, read=read: cpu.draw(work, temperatures, read, seeds),  # type: ignore[misc]
-                    lambda work, limits=limits: theirs_of(work, temperatures, limits, seeds),  # type: ignore[misc]
+                contenders = (
+                    partial(cpu.draw, temperatures=temperatures, limits=read, seeds=seeds),
+                    partial(theirs_of, temperatures=temperatures, limits=limits, seeds=seeds),
                     torch.ops._C.greedy_argmax,
-                ]
-                ours, theirs, largest = measure(contenders, logits, rounds)
-                print(
-                    f"| {size} | {kind} | {name} | {ours * 1e3:.2f} | {theirs * 1e3:.1f} | {largest * 1e3:.2f} "
-                    f"| {theirs / ours:.1f} | {ours / largest:.1f} |",
-                    flush=True,
                 )
+                lines.append(Line((str(size), kind, name), logits, work, contenders))
+    print(
+        "\n| vocabulary | logits | parameters | ours, ms | vLLM's, ms | the largest, ms | × vLLM's | ours / largest |"
+    )
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for line, (ours, theirs, largest) in zip(lines, measure(lines, passes), strict=True):
+        print(
+            f"| {' | '.join(line.words)} | {ours:.2f} | {theirs:.1f} | {largest:.2f} "
+            f"| {theirs / ours:.1f} | {ours / largest:.1f} |"
+        )
 
 
 if __name__ == "__main__":

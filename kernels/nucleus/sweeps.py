@@ -38,7 +38,7 @@ SPARE = 4
 """Of a block's keys so many are gathered whether they are there or not."""
 CANDIDATES = 4096
 """More than so many near the top are not looked at one by one."""
-FLAT = 256.0
+FLAT = 128.0
 """Where all weigh more than so many of the largest, a nucleus is thousands, and not looked for at the top."""
 NOTHING_BITS = np.int32(np.float32(-np.inf).view(np.int32))
 _UNIT = float(1 << reference.UNIT_BITS)

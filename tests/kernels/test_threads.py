@@ -62,21 +62,34 @@ def test_as_many_as_torch_uses_and_no_more_than_there_is_work_for(
     monkeypatch: pytest.MonkeyPatch, torchs: int, numbas: int, parts: int, expected: int
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: torchs)
-    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", numbas)
-    monkeypatch.setattr(threads, "_launched_in", os.getpid())
+    monkeypatch.setattr(threads, "_started", numbas)
     assert threads.threads(parts) == expected
 
 
-def test_one_thread_where_another_process_started_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_launched_in", os.getppid())
-    assert threads.threads(100) == 1
+def test_no_more_are_started_than_numba_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(numba.config, "NUMBA_NUM_THREADS", 3)
+    monkeypatch.setattr(threads, "_started", 0)
+    assert [threads.threads(parts) for parts in (1, 9)] == [1, 3]
+    assert threads._started == 3
+
+
+@pytest.mark.parametrize(("numbas", "expected"), [(2, 1), (0, 0)])
+def test_a_forked_child_has_none_of_those_that_were_started(
+    monkeypatch: pytest.MonkeyPatch, numbas: int, expected: int
+) -> None:
+    monkeypatch.setattr(threads, "_started", numbas)
+    child = os.fork()
+    if not child:
+        os._exit(threads._started)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == expected
 
 
 def test_threads_that_cannot_be_started_hold_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> int:
         raise ValueError("No threading layer could be loaded.")
 
-    monkeypatch.setattr(numba, "get_num_threads", fail)
+    monkeypatch.setattr(threads, "_now", fail)
     for _ in range(2):
         with pytest.raises(ValueError, match="threading layer"), threads.Launching(2):
             raise AssertionError("it was entered")
