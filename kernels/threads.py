@@ -60,8 +60,8 @@ def threads(parts: int) -> int:
 
 def _start() -> None:
     global _started
-    _started = numba.config.NUMBA_NUM_THREADS
     numba.config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
+    _started = numba.config.NUMBA_NUM_THREADS
 
 
 def _forked() -> None:
