@@ -15,6 +15,8 @@ account is picked, its counter and pledge are at most ``debt`` above the other's
 from __future__ import annotations
 
 import math
+from collections import deque
+from dataclasses import replace
 from operator import itemgetter
 
 from serving.batching.backlog import Backlog, Ticket
@@ -43,6 +45,10 @@ OWED = 150.0
 that it has waiting."""
 SOONEST_RETRY_S = 0.25
 _RETRY_MARGIN = 1.5
+_LATELY = 16
+"""First tokens of which it is remembered how much slower prefill was beside the answers of the moment."""
+_SLOWED = 1.5
+"""Before there were as many: what it comes to when the engine is full."""
 
 
 class Policy:
@@ -76,6 +82,7 @@ class Policy:
         self._backlog = Backlog()
         self._running = Running()
         self._lapsed: dict[str, Job] = {}
+        self._slowdowns = deque([_SLOWED], maxlen=_LATELY)
 
     @property
     def speed(self) -> Speed:
@@ -146,12 +153,12 @@ class Policy:
             return Refusal(Reason.IMPOSSIBLE, None, "its prefill alone takes longer than was promised")
         ahead = forecast(ticket, self._backlog, self._running, self._speed)
         caution = self._caution_for(ticket.account)
-        excess = _feared(ahead, alone, caution) - allowed
-        if excess <= 0:
+        if _feared(ahead, alone, caution) <= allowed:
             return None
         stranger = forecast(ticket, self._backlog, self._running, self._speed, stranger=True)
+        ready = self._ready_s(ticket, alone, caution, allowed)
         # Slots come free one by one, so the wait falls in steps.
-        wait = max(excess / caution + ahead.release_s, ahead.first_release_s)
+        wait = max(ready + ahead.release_s, ahead.first_release_s)
         served = _feared(stranger, alone, min(CALM, self._caution)) <= allowed
         reason = Reason.OVER_SHARE if served else Reason.OVERLOADED
         why = f"its first token is {ahead.first_token_s:.1f} s away, {allowed:.1f} s were promised"
@@ -180,6 +187,8 @@ class Policy:
         if ticket is None:
             return
         prefill_tokens, answer_tokens = _count(prefill_tokens), _count(answer_tokens)
+        if answer_tokens and not ticket.answer_served:
+            self._slowdowns.append(self._speed.slowdown)
         kept = self._running.progress(ticket, prefill_tokens, answer_tokens)
         self.ledger.charge(ticket.account, virtual_tokens(prefill_tokens, answer_tokens, ticket.share), kept)
 
@@ -211,6 +220,24 @@ class Policy:
         share = self._backlog.share(account) or 1.0
         ahead = self.ledger.lead(account) + virtual_tokens(own.prefill, own.answer, share)
         return min(CALM, self._caution) if ahead <= OWED else self._caution
+
+    def _ready_s(self, ticket: Ticket, alone: float, caution: float, allowed: float) -> float:
+        """When enough of what is ahead of a ticket is done for it to be let in, if nothing else came.
+
+        By then those ahead have begun to answer, and prefill is as slow beside them as it lately was. A prompt is told
+        of once all of it is computed, so that whole ones have to be done; and one that runs is in the way of its own
+        account's next, whichever is due first.
+        """
+        speed, own = self._speed, self._backlog.of(ticket.account)
+        slowed = replace(speed, slowdown=max(speed.slowdown, *self._slowdowns))
+        running = self._running.prefill_of(ticket.account)
+        overlooked = running - self._running.prefill_of(ticket.account, ticket.start_by)
+        ahead = forecast(ticket, self._backlog, self._running, slowed)
+        token_s = speed.prefill_s * slowed.slowdown
+        excess = (_feared(ahead, alone, caution) - allowed) / caution + overlooked * token_s
+        prompts = own.jobs + self._running.prefills_of(ticket.account)
+        each = (own.prefill + running) / max(1, prompts) * token_s
+        return math.ceil(excess / each) * each if each > 0 else excess
 
     def _head(self, account: Account, now: float) -> tuple[tuple[int, int], Ticket] | None:
         """The next job of an account that can still be served in time, after what it is compared by.

@@ -48,6 +48,10 @@ class Running:
         """What an account has unfinished that is due no later: the engine takes an account's own in this order."""
         return sum(one.prefill_left for one in self._prefilling.get(account, ()) if one.start_by <= due_by)
 
+    def prefills_of(self, account: Account) -> int:
+        """How many of an account's prefills are not finished."""
+        return len(self._prefilling.get(account, ()))
+
     def begin(self, ticket: Ticket) -> None:
         self._expected[ticket] = ticket.answer_left
         self.streams += ticket.job.streams
