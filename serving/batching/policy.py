@@ -237,7 +237,7 @@ class Policy:
         excess = (_feared(ahead, alone, caution) - allowed) / caution + overlooked * token_s
         prompts = own.jobs + self._running.prefills_of(ticket.account)
         each = (own.prefill + running) / max(1, prompts) * token_s
-        return math.ceil(excess / each) * each if each > 0 else excess
+        return math.ceil(excess / each) * each if each > 0 and math.isfinite(excess / each) else excess
 
     def _head(self, account: Account, now: float) -> tuple[tuple[int, int], Ticket] | None:
         """The next job of an account that can still be served in time, after what it is compared by.

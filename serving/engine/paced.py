@@ -102,24 +102,14 @@ class Core:
             return None
         usual = round(max(FORESEEN_AT_MOST, self._prompts.of(claim.organisation)))
         answer = round(self._answers.of(claim.organisation))
-        # Less to prefill, and yet as much time as all of it would have: it is to be certain.
-        tokens = min(tokens, usual)
-        job = self._job(claim, tokens, 0, answer, 1, due_tokens=tokens / SURELY**2)
+        job = self._job(claim, min(tokens, usual), 0, answer, 1)
         refusal = self._pacer.turned_away_at_once(job)
         return None if refusal is None else _turnaway(refusal)
 
-    def _job(
-        self,
-        claim: ClaimFacts,
-        prompt_tokens: int,
-        cached: int,
-        answer_tokens: int,
-        streams: int,
-        due_tokens: float | None = None,
-    ) -> Job:
+    def _job(self, claim: ClaimFacts, prompt_tokens: int, cached: int, answer_tokens: int, streams: int) -> Job:
         now = time.monotonic()
         promise = self._promises[claim.service_class]
-        alone_s = (due_tokens or prompt_tokens - cached) * self.capacity().speed.prefill_s
+        alone_s = (prompt_tokens - cached) * self.capacity().speed.prefill_s
         return Job(
             id=str(next(self._serial)),
             organisation=claim.organisation,

@@ -64,6 +64,8 @@ class Engine:
     received: dict[Account, list[tuple[float, float]]] = field(default_factory=dict)
     """By account: what it was served up to when, in the ledger's virtual tokens."""
     model: StepTime = field(default_factory=lambda: StepTime.of(TRUTH))
+    tells_chunks: bool = True
+    """Or of a prompt's prefill only with its first token, as who reads an engine's answers does."""
 
     def offer(self, one: Job) -> Refusal | None:
         refusal = self.policy.offer(one, self.now)
@@ -107,10 +109,11 @@ class Engine:
 
     def _serve(self, each: Served, prefill: int, answer: int) -> None:
         one = each.job
+        told = prefill if self.tells_chunks else one.prefill_tokens * (answer > 0 and one.id not in self.first_token)
         if answer:
             self.first_token.setdefault(one.id, self.now)
         each.answer_left -= answer
-        self.policy.served(one.id, prefill, answer)
+        self.policy.served(one.id, told, answer)
         history = self.received.setdefault(one.account, [(0.0, 0.0)])
         history.append((self.now, history[-1][1] + (prefill + 2 * answer) / one.share))
         if not each.answer_left:

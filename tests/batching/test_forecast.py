@@ -84,6 +84,32 @@ def test_who_comes_again_after_the_time_it_was_told_is_let_in(seed: int, promise
     assert sum(refusal is None for refusal in again) >= 0.85 * len(again)
 
 
+@pytest.mark.parametrize("tokens", [800, 1500, 3000])
+def test_a_long_prompt_is_told_to_come_when_whole_ones_before_it_are_done(tokens: int) -> None:
+    """What an engine has computed of a prompt is not known before its first token."""
+
+    def long(id: str, now: float) -> Job:
+        return job(id, prompt_tokens=tokens, answer_tokens=16, arrived=now, first_token_by=now + 8 * tokens * 1e-3)
+
+    def let_in(after_s: float) -> bool:
+        copy = deepcopy(world)
+        copy.until(world.now + after_s)
+        return copy.offer(long("again", copy.now)) is None
+
+    world = engine()
+    world.tells_chunks = False
+    world.length = lambda one: one.answer_tokens
+    told: list[float] = []
+    for number in range(30):
+        refusal = world.offer(long(str(number), world.now))
+        if refusal:
+            assert refusal.retry_after_s
+            assert let_in(refusal.retry_after_s)
+            told.append(refusal.retry_after_s)
+        world.until(world.now + tokens * 0.3e-3)
+    assert len(told) > 5
+
+
 def _promised(one: Job, now: float, promise_s: float) -> dict[str, float]:
     return {"prompt_tokens": one.prompt_tokens, "answer_tokens": 150, "arrived": now, "first_token_by": now + promise_s}
 
