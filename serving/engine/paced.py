@@ -89,7 +89,7 @@ class Core:
         if claim.body_bytes:
             self._densities.learn(claim.organisation, 1000 * (len(prompt) - cached) / claim.body_bytes)
             self._prompts.learn(claim.organisation, len(prompt) - cached)
-        return self._job(claim, len(prompt), cached, answer_tokens, streams)
+        return self._job(claim, len(prompt), cached, answer_tokens, streams, due_for=len(prompt) - cached)
 
     def turned_away(self, claim: ClaimFacts) -> Turnaway | None:
         """Whether a request would be turned away for certain, known from the size of its body alone.
@@ -97,19 +97,23 @@ class Core:
         To parse, render and tokenise one takes milliseconds of the cores that the engine computes with. In a burst that
         is mostly refused those add up to what everybody else waits for.
         """
-        tokens = round(SURELY * self._densities.of(claim.organisation) * claim.body_bytes / 1000)
+        expected = self._densities.of(claim.organisation) * claim.body_bytes / 1000
+        tokens = round(min(SURELY * expected, max(FORESEEN_AT_MOST, self._prompts.of(claim.organisation))))
         if not tokens:
             return None
-        usual = round(max(FORESEEN_AT_MOST, self._prompts.of(claim.organisation)))
         answer = round(self._answers.of(claim.organisation))
-        job = self._job(claim, min(tokens, usual), 0, answer, 1)
+        # A long prompt is due the later the longer it is: less of it to compute leaves it no less time.
+        job = self._job(claim, tokens, 0, answer, 1, due_for=expected)
         refusal = self._pacer.turned_away_at_once(job)
         return None if refusal is None else _turnaway(refusal)
 
-    def _job(self, claim: ClaimFacts, prompt_tokens: int, cached: int, answer_tokens: int, streams: int) -> Job:
+    def _job(
+        self, claim: ClaimFacts, prompt_tokens: int, cached: int, answer_tokens: int, streams: int, *, due_for: float
+    ) -> Job:
+        """The job of a request that is due when one with ``due_for`` tokens to compute would be."""
         now = time.monotonic()
         promise = self._promises[claim.service_class]
-        alone_s = (prompt_tokens - cached) * self.capacity().speed.prefill_s
+        alone_s = due_for * self.capacity().speed.prefill_s
         return Job(
             id=str(next(self._serial)),
             organisation=claim.organisation,

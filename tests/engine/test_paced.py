@@ -111,6 +111,30 @@ async def test_whoever_sends_long_prompts_is_judged_by_their_length_and_a_pictur
         assert made.turned_away(picture) is None
 
 
+async def test_a_long_prompt_is_read_whenever_it_would_then_be_let_in(board: Board) -> None:
+    made = core(board)
+    long, shorter = replace(claim(), body_bytes=8000), replace(claim(), body_bytes=1200)
+    for _ in range(200):
+        made.job(long, range(2000), 4, 1)
+    both = []
+    async with AsyncExitStack() as leaving:
+        for number in range(40):
+            early = made.turned_away(long) is not None
+            refused = sum(made.refusals.values())
+            task = asyncio.create_task(_held(made, made.job(long, range(2000), 4, 1)))
+            await asyncio.sleep(0)
+            both.append((early, sum(made.refusals.values()) > refused))
+            await _ended(task)
+            before = made.job(shorter, range(300 * number, 300 * number + 300), 4, 1)
+            patient = replace(before, first_token_by=before.first_token_by + 60)
+            leaving.push_async_callback(_ended, asyncio.create_task(_held(made, patient)))
+            await asyncio.sleep(0)
+    assert (True, False) not in both, "it would have waited"
+    read_in_vain = both.count((False, True))
+    assert both.count((False, False)) > 5 > read_in_vain, both
+    assert both[-1] == (True, True)
+
+
 async def _held(made: Core, job: Job) -> None:
     async with made.turn(job, claim(), range(3)):
         await asyncio.Event().wait()
