@@ -14,6 +14,12 @@ from pydantic_core import ErrorDetails
 from tenants.rules import Weakens
 from tenants.weakening import weakens
 
+_KINDS = {
+    **dict.fromkeys(("tuple_type", "list_type", "set_type", "frozen_set_type"), "must be a list"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be a mapping of keys to values"),
+}
+"""What a file's author calls a kind that Pydantic calls by its name in Python."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -61,7 +67,7 @@ def _problem(details: ErrorDetails, model: type[BaseModel], subject: str) -> Pro
         return Problem(_dotted(location), f"unknown key '{last}' in {subject}{at}{hint}")
     if details["type"] == "missing":
         return Problem(_dotted(location), f"is required in {subject}")
-    message = details["msg"].removeprefix("Value error, ")
+    message = _KINDS.get(details["type"]) or details["msg"].removeprefix("Value error, ")
     given = details["input"]
     if isinstance(given, str | int | float) and last != "[key]":
         message = f"{message} (given: {given!r})"

@@ -189,7 +189,7 @@ class Policy:
         prefill_tokens, answer_tokens = _count(prefill_tokens), _count(answer_tokens)
         if answer_tokens and not ticket.answer_served:
             self._slowdowns.append(self._speed.slowdown)
-        kept = self._running.progress(ticket, prefill_tokens, answer_tokens)
+        kept = self._running.progress(ticket, self._now, prefill_tokens, answer_tokens)
         self.ledger.charge(ticket.account, virtual_tokens(prefill_tokens, answer_tokens, ticket.share), kept)
 
     def finished(self, id: str) -> None:
@@ -225,8 +225,8 @@ class Policy:
         """When enough of what is ahead of a ticket is done for it to be let in, if nothing else came.
 
         By then those ahead have begun to answer, and prefill is as slow beside them as it lately was. A prompt is told
-        of once all of it is computed, so that whole ones have to be done; and one that runs is in the way of its own
-        account's next, whichever is due first.
+        of once all of it is computed, so that whole ones have to be done, the first of them for as long already as it
+        is that one was; and one that runs is in the way of its own account's next, whichever is due first.
         """
         speed, own = self._speed, self._backlog.of(ticket.account)
         slowed = replace(speed, slowdown=max(speed.slowdown, *self._slowdowns))
@@ -237,7 +237,9 @@ class Policy:
         excess = (_feared(ahead, alone, caution) - allowed) / caution + overlooked * token_s
         prompts = own.jobs + self._running.prefills_of(ticket.account)
         each = (own.prefill + running) / max(1, prompts) * token_s
-        return math.ceil(excess / each) * each if each > 0 and math.isfinite(excess / each) else excess
+        if not (each > 0 and math.isfinite(excess / each)):
+            return excess
+        return math.ceil(excess / each) * each - min(each, self._running.prefilling_s(ticket.account, self._now))
 
     def _head(self, account: Account, now: float) -> tuple[tuple[int, int], Ticket] | None:
         """The next job of an account that can still be served in time, after what it is compared by.
@@ -256,7 +258,7 @@ class Policy:
         self.ledger.begin(ticket.account, ticket.pledge)
         self._drop(ticket)
         self._started[ticket.job.id] = ticket
-        self._running.begin(ticket)
+        self._running.begin(ticket, self._now)
 
     def _give_up(self, ticket: Ticket) -> None:
         self._drop(ticket)

@@ -25,6 +25,7 @@ class Running:
         self.answer = 0
         """Answer tokens expected in all, of those that run."""
         self._prefilling: dict[Account, dict[Ticket, None]] = {}
+        self._heard: dict[Account, float] = {}
         self._prefills = 0
         self._expected: dict[Ticket, int] = {}
         self._ends: PriorityQueue[Ticket] = PriorityQueue()
@@ -52,21 +53,28 @@ class Running:
         """How many of an account's prefills are not finished."""
         return len(self._prefilling.get(account, ()))
 
-    def begin(self, ticket: Ticket) -> None:
+    def prefilling_s(self, account: Account, now: float) -> float:
+        """Engine time that an account's unfinished prefills had since anything was heard of them, where every account
+        that has some gets as much of it."""
+        return max(0.0, now - self._heard.get(account, now)) / max(1, len(self._prefilling))
+
+    def begin(self, ticket: Ticket, now: float) -> None:
         self._expected[ticket] = ticket.answer_left
         self.streams += ticket.job.streams
         self.prefill += ticket.prefill_left
         self.answer += ticket.answer_left
         self.answer_left += ticket.answer_left
         self._prefilling.setdefault(ticket.account, {})[ticket] = None
+        self._heard.setdefault(ticket.account, now)
         self._prefills += 1
         self._expect(ticket)
 
-    def progress(self, ticket: Ticket, prefill_tokens: int, answer_tokens: int) -> float:
+    def progress(self, ticket: Ticket, now: float, prefill_tokens: int, answer_tokens: int) -> float:
         """Enter what was served. Returns the virtual tokens by which the pledge has shrunk."""
         before = ticket.pledge
         computed = ticket.prefill_left if answer_tokens else min(prefill_tokens, ticket.prefill_left)
         if computed:
+            self._heard[ticket.account] = now
             ticket.prefill_left -= computed
             self.prefill -= computed
             if not ticket.prefill_left:
@@ -106,3 +114,4 @@ class Running:
         del of_account[ticket]
         if not of_account:
             del self._prefilling[ticket.account]
+            del self._heard[ticket.account]

@@ -100,14 +100,17 @@ def test_a_long_prompt_is_told_to_come_when_whole_ones_before_it_are_done(tokens
     world.tells_chunks = False
     world.length = lambda one: one.answer_tokens
     told: list[float] = []
+    needlessly = 0
     for number in range(30):
         refusal = world.offer(long(str(number), world.now))
         if refusal:
             assert refusal.retry_after_s
             assert let_in(refusal.retry_after_s)
             told.append(refusal.retry_after_s)
+            needlessly += let_in(refusal.retry_after_s / 5)
         world.until(world.now + tokens * 0.3e-3)
     assert len(told) > 5
+    assert needlessly <= len(told) / 4, "a fifth of the time would have done"
 
 
 def _promised(one: Job, now: float, promise_s: float) -> dict[str, float]:

@@ -127,6 +127,19 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
     assert problems(tmp_path, rest) == ["time_zone: is required in country ee"]
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"models": "echo"}, "models: must be a list (given: 'echo')"),
+        ({"models": {"id": "echo"}}, "models: must be a list"),
+        ({"models": ["echo"]}, "models[0]: must be a mapping of keys to values (given: 'echo')"),
+        ({"slo": []}, "slo: must be a mapping of keys to values"),
+    ],
+)
+def test_a_kind_is_told_in_words_of_yaml(tmp_path: Path, change: dict[str, object], found: str) -> None:
+    assert problems(tmp_path, {**MINIMAL, **change}) == [found]
+
+
 def test_r8_a_hub_needs_the_country_s_leave(tmp_path: Path) -> None:
     models = [{"id": "small", "source": {"bundled": "small"}}, {"id": "large", "source": {"hub": "org/large"}}]
     (found,) = problems(tmp_path, {**MINIMAL, "models": models})
