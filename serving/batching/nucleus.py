@@ -19,6 +19,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from kernels import nucleus
 from kernels.nucleus import cpu
+from kernels.nucleus.reference import MOST_TOKENS
 
 PARAMETERS = "domicile_nucleus"
 """Key of a request's [top_k, top_p, min_p] in its ``extra_args``. What a client writes there has to be removed."""
@@ -54,7 +55,13 @@ class Nucleus(LogitsProcessor):  # type: ignore[misc] # mypy does not follow vll
     """Drops what the requests of a batch asked to drop. A batch in which nobody did costs nothing."""
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
-        """Compiles, where it has to, before the engine is ready. The arguments are those that vLLM gives."""
+        """Compiles, where it has to, before the engine is ready. The arguments are those that vLLM gives.
+
+        Raises:
+            ValueError: for a vocabulary that the kernels cannot add up. Here, since in a step it would end the engine.
+        """
+        if (size := vllm_config.model_config.get_vocab_size()) > MOST_TOKENS:
+            raise ValueError(f"a vocabulary of {size} tokens cannot be sampled from: {MOST_TOKENS} at most can")
         self._device = device
         self._rows: dict[int, Limits] = {}
         self._height = 0

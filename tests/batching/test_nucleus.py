@@ -25,10 +25,10 @@ def params(**wanted: Any) -> Any:
     return SamplingParams(**wanted)
 
 
-def processor() -> Any:
+def processor(vocabulary: int = VOCABULARY) -> Any:
     from serving.batching.nucleus import Nucleus
 
-    config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=8))
+    config = SimpleNamespace(model_config=SimpleNamespace(get_vocab_size=lambda: vocabulary))
     return Nucleus(config, torch.device("cpu"), False)
 
 
@@ -290,3 +290,9 @@ def test_vllm_takes_it_for_argmax_invariant() -> None:
 
     ours = processor()
     assert LogitsProcessors([ours]).argmax_invariant == [ours]
+
+
+def test_a_vocabulary_that_cannot_be_added_up_ends_the_engine_s_start_and_not_a_step() -> None:
+    processor(2**19 - 1)
+    with pytest.raises(ValueError, match="524288 tokens"):
+        processor(2**19)
