@@ -38,9 +38,11 @@ def forecast(ticket: Ticket, backlog: Backlog, running: Running, speed: Speed, *
     own_prefill = own.prefill + (0 if stranger else running.prefill_of(ticket.account, ticket.start_by))
     others = Work(backlog.work.prefill - own.prefill, backlog.work.answer - own.answer)
     others.prefill += running.prefill - (0 if stranger else running.prefill_of(ticket.account))
-    rivals = backlog.shares - (0.0 if stranger else backlog.share(ticket.account))
+    waiting = backlog.shares - (0.0 if stranger else backlog.share(ticket.account))
+    # Who has prompts in the engine has others waiting as a rule. Where nobody has, those in the engine take turns.
+    rivals = max(0.0, waiting, running.shares - (0.0 if stranger else running.share(ticket.account)))
     entitled = own.seconds(speed) + ticket.prefill_left * speed.prefill_s + ticket.answer_left * speed.answer_s
-    owed = entitled * max(0.0, rivals) / ticket.share
+    owed = entitled * rivals / ticket.share
     in_all = others.seconds(speed)
     part = min(1.0, owed / in_all) if in_all > 0 else 1.0
 

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from serving.batching.capacity import Capacity
 from serving.batching.jobs import Job, Reason, Refusal
@@ -17,6 +18,7 @@ from serving.batching.policy import SOONEST_RETRY_S, Policy
 
 TICK_S = 0.05
 """How often those that wait are looked at while nothing else happens: an engine may stall, and clocks go on."""
+_CROWDED = (Reason.OVER_SHARE, Reason.OVERLOADED)
 
 
 class Refused(Exception):
@@ -83,7 +85,7 @@ class Pacer:
         """Why a job of these sizes would be turned away now, for what is before it. It is counted as one that was."""
         self._policy.speed = self._capacity().speed
         refusal = self._policy.judge(job, self._clock())
-        if refusal is None or refusal.reason not in (Reason.OVER_SHARE, Reason.OVERLOADED):
+        if refusal is None or refusal.reason not in _CROWDED:
             return None
         return self._refused(refusal).refusal
 
@@ -114,13 +116,25 @@ class Pacer:
         now = self._clock()
         capacity = self._capacity()
         self._policy.speed = capacity.speed
-        for job in self._policy.expire(now):
-            late = Refusal(Reason.OVERLOADED, SOONEST_RETRY_S, "its promise could no longer be kept")
-            self._tell(job, self._refused(late))
+        self._give_up(now)
         while started := self._policy.next(now, capacity.room(self._policy.running_streams)):
             self._tell(started, None)
+        # Others may have been found late while one was looked for that is not.
+        self._give_up(now)
         self._tell_crowd(self._policy.waiting)
         self._tick()
+
+    def _give_up(self, now: float) -> None:
+        """On those that no idle engine could serve in time any more. They are told what one that came now would be."""
+        for job in self._policy.expire(now):
+            later = now - job.arrived
+            again = self._policy.judge(
+                replace(job, arrived=now, first_token_by=job.first_token_by + later, deadline=job.deadline + later), now
+            )
+            late = Refusal(Reason.OVERLOADED, SOONEST_RETRY_S, "its promise could no longer be kept")
+            if again is not None and again.reason in _CROWDED:
+                late = replace(late, reason=again.reason, retry_after_s=again.retry_after_s)
+            self._tell(job, self._refused(late))
 
     def _tell(self, job: Job, refused: Refused | None) -> None:
         started = self._waiting.pop(job.id, None)

@@ -69,7 +69,7 @@ class Policy:
         """
         if not speed.usable:
             raise ValueError("speeds are finite and not negative, with at least one slot")
-        self.ledger = ledger or Ledger()
+        self.ledger = ledger if ledger is not None else Ledger()  # an empty one is false
         self.refused = dict.fromkeys(Reason, 0)
         """How many jobs were turned away, by reason."""
         self._speed = speed

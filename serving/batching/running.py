@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from serving.batching.backlog import Ticket
 from serving.batching.heap import PriorityQueue
 from serving.batching.jobs import Account
+
+
+@dataclass(slots=True)
+class _Prompts:
+    """An account's prefills that are not finished."""
+
+    share: float
+    heard: float
+    """When the engine last said anything of them."""
+    tickets: dict[Ticket, None] = field(default_factory=dict)
 
 
 class Running:
@@ -24,9 +36,10 @@ class Running:
         """Answer tokens expected yet."""
         self.answer = 0
         """Answer tokens expected in all, of those that run."""
-        self._prefilling: dict[Account, dict[Ticket, None]] = {}
-        self._heard: dict[Account, float] = {}
+        self._prefilling: dict[Account, _Prompts] = {}
         self._prefills = 0
+        self.shares = 0.0
+        """Sum of the shares of the accounts with unfinished prefills."""
         self._expected: dict[Ticket, int] = {}
         self._ends: PriorityQueue[Ticket] = PriorityQueue()
         self._decoding = 0
@@ -41,22 +54,30 @@ class Running:
         return self._prefills
 
     @property
-    def prefilling(self) -> dict[Account, dict[Ticket, None]]:
+    def prefilling(self) -> Collection[Account]:
         """Accounts with unfinished prefills. For reading only."""
         return self._prefilling
 
     def prefill_of(self, account: Account, due_by: float = math.inf) -> int:
         """What an account has unfinished that is due no later: the engine takes an account's own in this order."""
-        return sum(one.prefill_left for one in self._prefilling.get(account, ()) if one.start_by <= due_by)
+        prompts = self._prefilling.get(account)
+        return sum(one.prefill_left for one in prompts.tickets if one.start_by <= due_by) if prompts else 0
+
+    def share(self, account: Account) -> float:
+        """What an account contributes to :attr:`shares`."""
+        prompts = self._prefilling.get(account)
+        return prompts.share if prompts else 0.0
 
     def prefills_of(self, account: Account) -> int:
         """How many of an account's prefills are not finished."""
-        return len(self._prefilling.get(account, ()))
+        prompts = self._prefilling.get(account)
+        return len(prompts.tickets) if prompts else 0
 
     def prefilling_s(self, account: Account, now: float) -> float:
         """Engine time that an account's unfinished prefills had since anything was heard of them, where every account
-        that has some gets as much of it."""
-        return max(0.0, now - self._heard.get(account, now)) / max(1, len(self._prefilling))
+        that has some gets its share of it."""
+        prompts = self._prefilling.get(account)
+        return max(0.0, now - prompts.heard) * prompts.share / self.shares if prompts else 0.0
 
     def begin(self, ticket: Ticket, now: float) -> None:
         self._expected[ticket] = ticket.answer_left
@@ -64,8 +85,11 @@ class Running:
         self.prefill += ticket.prefill_left
         self.answer += ticket.answer_left
         self.answer_left += ticket.answer_left
-        self._prefilling.setdefault(ticket.account, {})[ticket] = None
-        self._heard.setdefault(ticket.account, now)
+        prompts = self._prefilling.get(ticket.account)
+        if prompts is None:
+            prompts = self._prefilling[ticket.account] = _Prompts(ticket.share, now)
+            self.shares += ticket.share
+        prompts.tickets[ticket] = None
         self._prefills += 1
         self._expect(ticket)
 
@@ -74,7 +98,7 @@ class Running:
         before = ticket.pledge
         computed = ticket.prefill_left if answer_tokens else min(prefill_tokens, ticket.prefill_left)
         if computed:
-            self._heard[ticket.account] = now
+            self._prefilling[ticket.account].heard = now
             ticket.prefill_left -= computed
             self.prefill -= computed
             if not ticket.prefill_left:
@@ -110,8 +134,9 @@ class Running:
 
     def _prefilled(self, ticket: Ticket) -> None:
         self._prefills -= 1
-        of_account = self._prefilling[ticket.account]
-        del of_account[ticket]
-        if not of_account:
+        prompts = self._prefilling[ticket.account]
+        del prompts.tickets[ticket]
+        if not prompts.tickets:
             del self._prefilling[ticket.account]
-            del self._heard[ticket.account]
+            # Rounding errors end where nothing is left.
+            self.shares = self.shares - prompts.share if self._prefilling else 0.0

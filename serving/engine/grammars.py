@@ -68,18 +68,19 @@ class GrammarGate:
         self._compiler = None
 
     async def _judge(self, job: bytes) -> str | None:
-        compiler = await self._running()
-        assert compiler.stdin is not None
-        assert compiler.stdout is not None
         try:
-            compiler.stdin.write(job + b"\n")
-            async with asyncio.timeout(TIME_LIMIT_S):
-                line = await compiler.stdout.readline()
-        except TimeoutError:
+            compiler = await self._running()
+            try:
+                line = await _asked(compiler, job)
+            except TimeoutError:
+                self._end()
+                return f"the grammar did not compile within {TIME_LIMIT_S:.0f} s"
+            except ConnectionError:
+                line = b""
+        except BaseException:
+            # Who asked has left, or it did not start. What it still says would be taken for the next one's verdict.
             self._end()
-            return f"the grammar did not compile within {TIME_LIMIT_S:.0f} s"
-        except ConnectionError:
-            line = b""
+            raise
         if not line:
             self._end()
             return "the grammar needs too much memory to compile"
@@ -104,6 +105,15 @@ class GrammarGate:
             async with asyncio.timeout(START_LIMIT_S):
                 await self._compiler.stdout.readline()
         return self._compiler
+
+
+async def _asked(compiler: asyncio.subprocess.Process, job: bytes) -> bytes:
+    """Its answer. Raises ``TimeoutError`` and ``ConnectionError``."""
+    assert compiler.stdin is not None
+    assert compiler.stdout is not None
+    compiler.stdin.write(job + b"\n")
+    async with asyncio.timeout(TIME_LIMIT_S):
+        return await compiler.stdout.readline()
 
 
 def _job(json_schema: object, regex: str | None, grammar: str | None) -> bytes | None:

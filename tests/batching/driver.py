@@ -73,12 +73,16 @@ class Engine:
             self.refused[one.id] = refusal
         return refusal
 
+    def start(self, one: Job) -> None:
+        """What the policy handed out begins."""
+        self.started.append(one)
+        self.running[one.id] = Served(one, one.prefill_tokens, max(1, self.length(one)) * one.streams)
+
     def step(self) -> None:
         """One engine step, or a short wait where there is nothing to do."""
         self.expired += self.policy.expire(self.now)
         while one := self.policy.next(self.now, self.room(self.slots - self._streams())):
-            self.started.append(one)
-            self.running[one.id] = Served(one, one.prefill_tokens, max(1, self.length(one)) * one.streams)
+            self.start(one)
         decodes = [each for each in self.running.values() if not each.prefill_left]
         streams = sum(each.job.streams for each in decodes)
         chunks = list(self._chunks(streams))

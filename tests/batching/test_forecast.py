@@ -113,6 +113,24 @@ def test_a_long_prompt_is_told_to_come_when_whole_ones_before_it_are_done(tokens
     assert needlessly <= len(told) / 4, "a fifth of the time would have done"
 
 
+@pytest.mark.parametrize("tokens", [250, 600])
+def test_a_burst_of_as_many_organisations_is_let_in_as_can_be_served(tokens: int) -> None:
+    """All of them start at once, so that nobody waits before the engine when the next one comes."""
+    world = engine(slots=32)
+    world.room = lambda free: Room(free, 350, 32)
+    for number in range(30):
+        one = job(str(number), f"org{number}", prompt_tokens=tokens, answer_tokens=50, first_token_by=3.0)
+        if world.offer(one) is None:
+            begun = world.policy.next(world.now, world.room(32 - len(world.running)))
+            assert begun
+            world.start(begun)
+    world.drain()
+    kept = sum(at <= 3.0 for at in world.first_token.values())
+    assert kept >= 0.8 * len(world.first_token)
+    assert kept * tokens >= 1000, "an engine does three times as much in that time"
+    assert world.refused.keys().isdisjoint(world.first_token)
+
+
 def _promised(one: Job, now: float, promise_s: float) -> dict[str, float]:
     return {"prompt_tokens": one.prompt_tokens, "answer_tokens": 150, "arrived": now, "first_token_by": now + promise_s}
 

@@ -67,3 +67,33 @@ async def test_what_explodes_is_refused_in_time_while_the_loop_turns(gate: Gramm
         await gate.admit(regex=EXPLODING)
     assert time.monotonic() - begun < 0.1
     await gate.admit(regex="[0-9]+")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("after_s", [0.0, 0.05, 0.5])
+async def test_who_leaves_while_a_grammar_compiles_leaves_no_verdict_for_the_next(
+    gate: GrammarGate, after_s: float
+) -> None:
+    slow = f"{EXPLODING}{after_s}"
+    await gate.admit(regex=f"[0-9]+{after_s}")
+    leaving = asyncio.ensure_future(gate.admit(regex=slow))
+    await asyncio.sleep(after_s)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    with pytest.raises(GrammarRefused, match=r"\w"):
+        await gate.admit(regex=f"(a{after_s}")
+    await gate.admit(regex=f"[a-z]+{after_s}")
+    with pytest.raises(GrammarRefused, match="compile"):
+        await gate.admit(regex=slow)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_who_leaves_while_the_compiler_starts_leaves_a_whole_one_behind(gate: GrammarGate) -> None:
+    await gate.aclose()
+    leaving = asyncio.ensure_future(gate.admit(regex="[a-f]+"))
+    await asyncio.sleep(0.2)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    await gate.admit(regex="[a-f]+")
+    with pytest.raises(GrammarRefused, match=r"\w"):
+        await gate.admit(regex="(b")
