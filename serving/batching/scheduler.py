@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 from serving import settings
 from serving.batching.board import Board, Reading
@@ -45,6 +46,7 @@ class FairScheduling:
         self._streams: dict[str, tuple[float, int]] = {}
         self._under_way: deque[tuple[SchedulerOutput, Step, float]] = deque()
         self._ended = 0.0
+        self._tight: set[str] = set()
         path = settings.board()
         self._board = Board(path) if path else None
 
@@ -52,7 +54,7 @@ class FairScheduling:
         own: Any = self
         now = time.monotonic()
         step_plan, decoding = self._planned(now)
-        held = [one for one in own.running if one.request_id in step_plan.held]
+        held = [] if self._tight else [one for one in own.running if one.request_id in step_plan.held]
         active = own.max_num_active_reqs
         if held:
             own.running = [one for one in own.running if one.request_id not in step_plan.held]
@@ -65,6 +67,8 @@ class FairScheduling:
             own.running += held
             own.max_num_active_reqs = active
             own.max_num_scheduled_tokens = self._whole_budget
+        if held and decoding.issuperset(output.num_scheduled_tokens):
+            self._tight = {one.request_id for one in held}
         self._note(output, decoding, now)
         return output
 
@@ -77,9 +81,9 @@ class FairScheduling:
         own: Any = self
         decodes = [one for one in own.running if not _prefilling(one)]
         begun = [one for one in own.running if _prefilling(one)]
-        waiting = list(own.waiting)
+        waiting, unready = _apart(own.waiting)
         prefills = [_prefill(one, admitted=True) for one in begun] + [_prefill(one, admitted=False) for one in waiting]
-        self._attend([*own.running, *waiting], begun + waiting, now)
+        self._attend([*own.running, *waiting, *unready], begun + waiting, now)
         patient = all(account.batch for account in self._seen)
         more = self._behind.step(now, len(prefills)) or (self._board is not None and self._board.crowd() > 0)
         context = sum(one.num_computed_tokens for one in decodes)
@@ -97,10 +101,14 @@ class FairScheduling:
             limits=self._limits,
         )
         place = {name: index for index, name in enumerate(step_plan.order)}
-        own.running = decodes + sorted(begun, key=lambda one: place[one.request_id])
-        if len(waiting) > 1:
+        # Held ones keep their blocks of the cache. Where who comes before them lacks those it never begins: they go on
+        # instead, the one with least left first, until one of them is done, or put back for its blocks.
+        if not self._tight.issubset(one.request_id for one in begun):
+            self._tight = set()
+        own.running = decodes + sorted(begun, key=_left if self._tight else lambda one: place[one.request_id])
+        if len(waiting) + len(unready) > 1:
             own.waiting.clear()
-            own.waiting.extend(sorted(waiting, key=lambda one: place[one.request_id]))
+            own.waiting.extend([*sorted(waiting, key=lambda one: place[one.request_id]), *unready])
         return step_plan, {one.request_id for one in decodes}
 
     def _allowed(self, request: Request, now: float) -> float:
@@ -185,6 +193,17 @@ class FairAsyncScheduler(FairScheduling, AsyncScheduler):  # type: ignore[misc]
 def _prefilling(request: Request) -> bool:
     """A waiting request, or one whose last chunk was not its last."""
     return bool(request.is_prefill_chunk) or request.num_computed_tokens == 0
+
+
+def _apart(waiting: Iterable[Request]) -> tuple[list[Request], list[Request]]:
+    """Those that can begin, and those whose grammar the engine still compiles: nobody stands back for them."""
+    ready: list[Request] = []
+    unready: list[Request] = []
+    for one in waiting:
+        compiling = one.status is RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+        wanted = one.structured_output_request
+        (unready if compiling and wanted and wanted.grammar is None else ready).append(one)
+    return ready, unready
 
 
 def _tokens(request: Request) -> int:

@@ -28,6 +28,8 @@ OF_REQUESTS = {
     "num_tokens",
     "num_tokens_with_spec",
     "sampling_params",
+    "status",
+    "structured_output_request",
 }
 """Attributes of its requests."""
 
