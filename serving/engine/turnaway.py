@@ -27,7 +27,7 @@ class Turnaway:
     reason: str
     """A word for the country's own records, such as ``over_share``. Nothing of the request is in it (R7)."""
     retry_after_s: float
-    """When the same request would be taken, if nothing else came meanwhile."""
+    """When the same request would be taken, if nothing else came meanwhile; a guess where this engine never would."""
 
     def body(self) -> bytes:
         error = {

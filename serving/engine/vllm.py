@@ -29,7 +29,7 @@ from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed
 from vllm.entrypoints.launchers.launcher import validate_api_server_args
 from vllm.exceptions import GracefulHTTPError, VLLMValidationError
 from vllm.inputs.engine import tokens_input
-from vllm.outputs import RequestOutput
+from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.usage.usage_lib import UsageContext
 from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -76,7 +76,7 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
         await self._bound_grammar(sampling_params)
         salted = {**prompt, "cache_salt": claim.cache_salt}
         tokens = _expected_tokens(salted, sampling_params)
-        whole = sampling_params.output_kind is RequestOutputKind.FINAL_ONLY
+        whole = _Whole() if sampling_params.output_kind is RequestOutputKind.FINAL_ONLY else None
         moments = claim.watched()
         self.outstanding_tokens += tokens
         try:
@@ -88,7 +88,7 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
                 async for output in outputs:
                     _refuse_abort(output)
                     hear(output)
-                    if output.finished or not whole:
+                    if whole is None or (output := whole(output)):
                         yield output
         finally:
             self.outstanding_tokens -= tokens
@@ -96,7 +96,7 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
     @asynccontextmanager
     async def _turn(
         self, claim: ClaimFacts, prompt: Mapping[str, Any], params: SamplingParams
-    ) -> AsyncIterator[tuple[Callable[[RequestOutput], None], SamplingParams]]:
+    ) -> AsyncIterator[tuple[Callable[[RequestOutput], int], SamplingParams]]:
         """Wait for the request's turn; then what has to hear of its outputs, and the parameters for the engine."""
         # Only its own attributes are set below, so what they refer to may be shared.
         params = copy.copy(params)
@@ -110,8 +110,7 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
         if self.core is None:
             yield _Progress(None, self.spending.begun(claim.request_id, len(ids)), params), params
             return
-        whole = params.output_kind is RequestOutputKind.FINAL_ONLY
-        if whole and params.n == 1:
+        if params.output_kind is RequestOutputKind.FINAL_ONLY:
             # Nobody reads what comes in between, but the pacer has to know when the prompt is prefilled.
             params.output_kind = RequestOutputKind.CUMULATIVE
         job = self.core.job(claim, ids, _longest_answer(params, len(ids), self.model_config.max_model_len), params.n)
@@ -174,51 +173,74 @@ def _gauges(llm: ClaimedLLM) -> Iterator[Gauge]:
         yield gauge(f"engine_{field.name}", about, partial(core.reading, field.name))
 
 
+class _Whole:
+    """The one output of who reads no pieces, with all of its answers: vLLM tells of each as it goes on."""
+
+    def __init__(self) -> None:
+        self._answers: dict[int, CompletionOutput] = {}
+
+    def __call__(self, output: RequestOutput) -> RequestOutput | None:
+        self._answers.update((one.index, one) for one in output.outputs)
+        if not output.finished:
+            return None
+        output.outputs = [self._answers[index] for index in sorted(self._answers)]
+        return output
+
+
 class _Progress:
     """Counts what an output brought, and tells the pacer where there is one."""
 
     def __init__(self, turn: Turn | None, cost: Cost, params: SamplingParams) -> None:
         self._turn = turn
         self._cost = cost
-        self._cumulative = params.output_kind is RequestOutputKind.CUMULATIVE
-        self._seen = 0
+        self._pieces = params.output_kind is RequestOutputKind.DELTA
+        self._begun = False
+        self._seen: dict[int, int] = {}
+        """Tokens of each answer, where every output brings all of them again."""
 
-    def __call__(self, output: RequestOutput) -> None:
-        tokens = sum(len(choice.token_ids) for choice in output.outputs)
-        new = tokens - self._seen if self._cumulative else tokens
-        if not self._seen:
+    def __call__(self, output: RequestOutput) -> int:
+        """Returns how many tokens are new."""
+        new = sum(self._new(answer) for answer in output.outputs)
+        if not self._begun:
             self._cost.cached += output.num_cached_tokens or 0
-        self._seen += new
+        self._begun = self._begun or new > 0
         self._cost.completion += new
         if self._turn is None:
-            return
+            return new
         if new > 0:
             self._turn.answered(new)
         if output.finished:
             self._turn.ended()
+        return new
+
+    def _new(self, answer: CompletionOutput) -> int:
+        tokens = len(answer.token_ids)
+        if self._pieces:
+            return tokens
+        before = self._seen.get(answer.index, 0)
+        self._seen[answer.index] = tokens
+        return tokens - before
 
 
 class _Watched:
     """Writes down, for the trace of a request, when its generation came to what."""
 
-    def __init__(self, hear: Callable[[RequestOutput], None], moments: Moments, kind: RequestOutputKind) -> None:
+    def __init__(self, hear: Callable[[RequestOutput], int], moments: Moments, kind: RequestOutputKind) -> None:
         self._hear = hear
         self._moments = moments
         self._kind = kind
         moments.admitted = time_ns()
 
-    def __call__(self, output: RequestOutput) -> None:
-        self._hear(output)
-        moments = self._moments
-        tokens = sum(len(choice.token_ids) for choice in output.outputs)
-        delta = self._kind is RequestOutputKind.DELTA
-        moments.answer_tokens = moments.answer_tokens + tokens if delta else max(moments.answer_tokens, tokens)
+    def __call__(self, output: RequestOutput) -> int:
+        moments, tokens = self._moments, self._hear(output)
+        moments.answer_tokens += tokens
         if tokens and not moments.first and self._kind is not RequestOutputKind.FINAL_ONLY:
             moments.first = time_ns()
         if output.finished:
             moments.ended = time_ns()
             moments.prompt_tokens = len(output.prompt_token_ids or ())
             moments.cached_tokens = output.num_cached_tokens or 0
+        return tokens
 
 
 def _foreseen(core: Core | None, scope: Scope) -> Turnaway | None:
@@ -232,7 +254,7 @@ def _longest_answer(params: SamplingParams, prompt_tokens: int, context_length: 
 
 def _refuse_abort(output: RequestOutput) -> None:
     """An engine that is stopped ends its requests as if they were whole; nobody must take the torn for the whole."""
-    if output.finished and any(choice.finish_reason == "abort" for choice in output.outputs):
+    if any(choice.finish_reason == "abort" for choice in output.outputs):
         raise EngineGenerateError
 
 

@@ -126,6 +126,38 @@ async def test_an_engine_that_stalls_keeps_nobody_waiting_beyond_the_promise() -
         assert house.pacer.waiting == 0
 
 
+async def test_who_waited_in_vain_is_told_why_and_when_as_if_it_came_now() -> None:
+    house = House()
+    async with house.begun(house.job(answer=2000)), house.begun(house.job(answer=2000)):
+        async with house.begun(house.job()) as (task, _, _):
+            assert house.pacer.waiting == 1
+            house.capacity = replace(ROOMY, speed=replace(SPEED, answer_s=0.05))
+            house.now += 61.0
+            with pytest.raises(Refused) as caught:
+                await asyncio.wait_for(task, 5)
+        late, now = caught.value.refusal, house.pacer.turned_away_at_once(house.job())
+        assert now is not None
+        assert now.retry_after_s is not None
+        assert late.reason is now.reason
+        assert late.retry_after_s == pytest.approx(now.retry_after_s)
+        assert late.retry_after_s > 10
+
+
+async def test_an_engine_that_is_found_slower_leaves_nobody_unanswered() -> None:
+    """The job is let in at one speed, and late at the next."""
+    house = House()
+    slower = replace(ROOMY, speed=replace(SPEED, prefill_s=2e-3))
+    speeds = iter([ROOMY])
+    house.pacer = Pacer(house.policy, lambda: next(speeds, slower), lambda: house.now)
+    with pytest.raises(Refused):
+        await asyncio.wait_for(anext(_turns(house, house.job(prompt=1000, within_s=1.5))), 5)
+
+
+async def _turns(house: House, job: Job) -> AsyncIterator[None]:
+    async with house.pacer.turn(job):
+        yield
+
+
 async def test_a_clock_that_jumps_back_stops_nothing() -> None:
     house = House()
     house.now -= 50.0

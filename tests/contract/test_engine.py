@@ -293,11 +293,11 @@ async def test_what_a_request_cost_is_what_its_answer_said(
         assert spent == usage_of(response.json()["usage"])
 
 
-@pytest.mark.parametrize("fields", [{"prompt": ["Once upon a time", "The sea"]}, {"n": 2}])
+@pytest.mark.parametrize("fields", [{"prompt": ["Once upon a time", "The sea"]}, {"n": 2}, {"n": 3, "seed": 7}])
 async def test_so_is_that_of_several_prompts_and_choices(
     client: httpx.AsyncClient, engine: Engine, fields: dict[str, Any]
 ) -> None:
-    name = f"req_{next(iter(fields))}"
+    name = f"req_{len(fields)}_{next(iter(fields))}"
     body = question(engine, COMPLETIONS, **fields)
     response = await client.post(COMPLETIONS, json=body, headers={"x-request-id": name})
     usage, spent = usage_of(response.json()["usage"]), engine.spent(name)
@@ -306,9 +306,13 @@ async def test_so_is_that_of_several_prompts_and_choices(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_and_that_of_an_answer_whose_client_left(client: httpx.AsyncClient, engine: Engine, stream: bool) -> None:
-    name = f"req_left_{stream}"
-    body = question(engine, CHAT, max_tokens=engine.facts().context_length // 2, ignore_eos=True, stream=stream)
+@pytest.mark.parametrize("choices", [1, 2])
+async def test_and_that_of_an_answer_whose_client_left(
+    client: httpx.AsyncClient, engine: Engine, stream: bool, choices: int
+) -> None:
+    name = f"req_left_{stream}_{choices}"
+    most = engine.facts().context_length // 2
+    body = question(engine, CHAT, max_tokens=most, ignore_eos=True, stream=stream, n=choices)
     asking = asyncio.create_task(client.post(CHAT, json=body, headers={"x-request-id": name}))
     async with asyncio.timeout(20):
         while (spent := engine.spent(name)) is None or spent.completion_tokens < 3:  # noqa: ASYNC110
@@ -320,7 +324,7 @@ async def test_and_that_of_an_answer_whose_client_left(client: httpx.AsyncClient
     after = engine.spent(name)
     assert after is not None
     assert after.prompt_tokens == spent.prompt_tokens > 0
-    assert 3 <= after.completion_tokens < engine.facts().context_length // 2
+    assert 3 <= after.completion_tokens < most * choices
 
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))
