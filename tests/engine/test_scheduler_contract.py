@@ -99,3 +99,13 @@ def test_an_engine_waits_for_each_step_on_a_cpu_and_prepares_one_ahead_on_a_gpu(
 
     assert FairScheduler.__mro__[1:3] == (FairScheduling, Scheduler)
     assert FairAsyncScheduler.__mro__[1:3] == (FairScheduling, AsyncScheduler)
+
+
+def test_a_request_whose_grammar_is_compiled_is_known_by_what_vllm_goes_by() -> None:
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.request import RequestStatus
+    from vllm.v1.structured_output.request import StructuredOutputRequest
+
+    assert RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
+    assert isinstance(StructuredOutputRequest.grammar, property)
+    assert "struct_output_req.grammar is None" in inspect.getsource(Scheduler._handle_blocked_waiting_request)
