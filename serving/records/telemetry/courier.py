@@ -42,7 +42,8 @@ class Courier:
     """One process's way to one of the collector's paths, for one thread at a time; the counts are for any.
 
     What is :meth:`told` waits in a queue of the SDK's. Where there is no room it lets the oldest go and counts none:
-    whoever was told, was not brought, and can be waiting no more is gone.
+    whoever was told, was not brought, and can be waiting no more is gone. That tells nothing while the SDK's thread
+    has a batch in its hands that no longer waits and is not brought yet, so it is asked only while one is brought.
     """
 
     def __init__(self, collector: Collector, path: str) -> None:
@@ -57,6 +58,7 @@ class Courier:
         self._process = os.getpid()
         self._ending = threading.Event()
         self._until = math.inf
+        self._bringing = False
         self._lock = threading.Lock()
         self._told = self._brought = self._gone = self._refused = 0
 
@@ -66,17 +68,22 @@ class Courier:
         return self._gone + self._refused
 
     def told(self) -> None:
-        """One more is waiting."""
+        """One more is waiting, or was."""
         with self._lock:
             self._told += 1
-            self._gone = max(self._gone, self._told - self._brought - ROOM)
+            if self._bringing:
+                self._count_gone(ROOM)
 
     def bring(self, message: bytes, items: int) -> bool:
         """So many that waited, until they are taken, or refused, or this ends: whether they were taken."""
         with self._lock:
             self._brought += items
+            self._bringing = True
+            self._count_gone(ROOM)
         while (answer := self._post(message)) is _Answer.LATER and not self._ending.is_set():
             self._ending.wait(PERIOD_S)
+        with self._lock:
+            self._bringing = False
         return self._counted(answer, items)
 
     def offer(self, message: bytes) -> bool:
@@ -91,8 +98,12 @@ class Courier:
     def close(self) -> None:
         """Nothing is brought any more."""
         with self._lock:
-            self._gone = max(self._gone, self._told - self._brought)
+            self._count_gone(0)
         self._hang_up()
+
+    def _count_gone(self, waiting: int) -> None:
+        """Where so many at most wait."""
+        self._gone = max(self._gone, self._told - self._brought - waiting)
 
     def _counted(self, answer: _Answer, items: int) -> bool:
         if answer is not _Answer.TAKEN:

@@ -129,8 +129,8 @@ class _SpanQueue(BatchSpanProcessor):
         self._way = way
 
     def on_end(self, span: ReadableSpan) -> None:
-        self._way.told()
         super().on_end(span)
+        self._way.told()
 
 
 class _LogQueue(BatchLogRecordProcessor):
@@ -146,5 +146,5 @@ class _LogQueue(BatchLogRecordProcessor):
         self._way = way
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
-        self._way.told()
         super().on_emit(log_record)
+        self._way.told()

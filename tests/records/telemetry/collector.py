@@ -105,13 +105,18 @@ class FakeCollector:
 
     def until(self, there: Callable[[], bool]) -> None:
         """Wait for something to have arrived."""
-        deadline = monotonic() + PATIENCE_S
-        while not there():
-            assert monotonic() < deadline, f"only {[path for path, _ in self.bodies]} arrived"
-            sleep(0.02)
+        assert in_time(there), f"only {[path for path, _ in self.bodies]} arrived"
 
     def _of(self, path: str) -> list[bytes]:
         return [body for at, body in self.bodies if at == path]
+
+
+def in_time(true: Callable[[], bool]) -> bool:
+    """Whether it is true before patience ends."""
+    deadline = monotonic() + PATIENCE_S
+    while not true() and monotonic() < deadline:
+        sleep(0.02)
+    return true()
 
 
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
