@@ -24,14 +24,20 @@ makes nobody's next token much slower."""
 QUICK = 3.5
 """How many times that it takes to finish the next prompt at once, where nothing is in a hurry. Without it simulated
 first tokens at half load came a seventh later; with any prompt that fits a step, inter-token p95 was a fifth longer."""
+SHORT = 96
+"""Tokens of a prompt as most newcomers bring it. Beside somebody's long prompt a step is longer by no more than such a
+prompt takes: who comes meanwhile waits for it, and would wait as long for its own."""
+SHORT_S = 0.03
+"""Nobody minds waiting for so much, where prompts are computed faster than that."""
+SEVERAL = 4
+"""To finish prompts, a step is longer by so many short ones at most. With 2.7 simulated newcomers came as late as with
+5.3, for they were split themselves."""
 NEWCOMERS = 1.2
 """Of what a running stream was promised, how much a newcomer waits for a step's end at most: its own promise is the
 longer one, and running streams may have saved for a step that is longer than theirs."""
 UNFINISHED = 0.6
 """Of what a running stream was promised, how long a step is beyond the prompts that it finishes: what streams have
-saved is for those. Simulated beside a flood of long ones, short ones' first tokens (p95) come sooner the less it is and
-the less a newcomer may wait, and tokens a second are fewer: with 0.7 and 1.5 they come 1 to 8% later and are 2 to 4%
-more; with 0.5 and 1.2, 2 to 3% sooner and 3 to 4% fewer."""
+saved is for those."""
 REST = 0.5
 """Of what is computed of a prompt, how much is left of it at least for a longer step to be worth it: less saves one
 step of many, and who comes meanwhile waits for its end. Measured beside a flood of prompts of 1,236 tokens, such steps
@@ -145,9 +151,10 @@ def plan(
     waits = next((index for index, one in enumerate(ordered) if not one.admitted), len(ordered))
     held = frozenset(one.id for one in ordered[waits:] if one.admitted)
     room = max(0, limits.tokens - decode_tokens)
-    within = NEWCOMERS * limits.step_s if company else math.inf
     least = min(limits.chunk, room)
-    decode_s = model.predict(Step(0, decode_streams, context_tokens)) if decode_streams else 0.0
+    decode_s = model.predict(Step(0, decode_streams, context_tokens))
+    short_s = max(SHORT * model.coefficients.prefill_token_s, SHORT_S)
+    within = min(NEWCOMERS * limits.step_s, decode_s + SEVERAL * short_s) if company else math.inf
     if decode_streams:
         within = min(within, promised_s, WORTH * decode_s)
     if within < math.inf:
@@ -160,7 +167,7 @@ def plan(
         pressing = _pressing(ordered, now, decode_s, model)
         if crowded:
             done = _done(ordered, room)
-            further = within_s(UNFINISHED * limits.step_s)
+            further = within_s(min(UNFINISHED * limits.step_s, decode_s + short_s if company else math.inf))
         else:
             done = _done(ordered[:1], within_s(QUICK * decode_s))
             further = within_s(GENTLE * decode_s)

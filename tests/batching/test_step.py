@@ -12,6 +12,9 @@ from serving.batching.step import (
     NEWCOMERS,
     QUICK,
     REST,
+    SEVERAL,
+    SHORT,
+    SHORT_S,
     SPENT_AT_ONCE,
     UNFINISHED,
     WORTH,
@@ -52,6 +55,8 @@ def a_plan(
     counters: dict[Account, float] | None = None,
     promised_s: float = PROMISED_S,
     now: float = 0.0,
+    model: StepTime = MODEL,
+    limits: Limits = LIMITS,
 ) -> Plan:
     served = counters or {}
     return plan(
@@ -64,8 +69,8 @@ def a_plan(
         promised_s=promised_s,
         company=company,
         crowded=crowded,
-        model=MODEL,
-        limits=LIMITS,
+        model=model,
+        limits=limits,
     )
 
 
@@ -168,6 +173,24 @@ def test_where_others_are_about_a_step_ends_soon() -> None:
     made = a_plan([prefill("long", "a", 5000)], company=True)
     assert MODEL.predict(Step(made.tokens, 0, 0)) <= NEWCOMERS * LIMITS.step_s
     assert made.tokens > LIMITS.step_s / MODEL.coefficients.prefill_token_s, "their own promise is the longer one"
+
+
+def test_beside_somebody_s_long_prompt_a_newcomer_waits_no_longer_than_for_a_short_one_of_its_own() -> None:
+    """However long the steps are that the streams bear."""
+    patient = Limits(tokens=2048, step_s=10.0, chunk=16, debt=100)
+    long = prefill("long", "noisy", 5000, due=1e6)
+    several = [prefill(f"short-{one}", f"light-{one}", SHORT, due=1e6) for one in range(SEVERAL + 1)]
+    for them, taken in (([long], SHORT), ([*several[:2], long], 2 * SHORT), (several, SEVERAL * SHORT)):
+        made = a_plan(them, streams=20, company=True, crowded=True, promised_s=10.0, limits=patient)
+        assert abs(made.tokens - 20 - taken) <= 1
+    beyond = a_plan([long], streams=20, company=False, crowded=True, promised_s=10.0, limits=patient)
+    assert beyond.tokens - 20 > SEVERAL * SHORT, "nobody comes who would wait"
+
+
+def test_where_tokens_are_quick_a_flood_is_not_served_by_the_crumb() -> None:
+    quick = StepTime.of(Coefficients(fixed_s=0.01, prefill_token_s=2e-5, decode_stream_s=1e-5, context_token_s=0))
+    made = a_plan([prefill("long", "noisy", 5000, due=1e6)], streams=20, company=True, crowded=True, model=quick)
+    assert made.tokens - 20 == int(SHORT_S / 2e-5)
 
 
 def test_a_newcomer_does_not_stand_behind_somebody_s_long_prompt() -> None:
