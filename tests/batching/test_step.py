@@ -181,10 +181,10 @@ def test_beside_somebody_s_long_prompt_a_newcomer_waits_no_longer_than_for_a_sho
     long = prefill("long", "noisy", 5000, due=1e6)
     several = [prefill(f"short-{one}", f"light-{one}", SHORT, due=1e6) for one in range(SEVERAL + 1)]
     for them, taken in (([long], SHORT), ([*several[:2], long], 2 * SHORT), (several, SEVERAL * SHORT)):
-        made = a_plan(them, streams=20, company=True, crowded=True, promised_s=10.0, limits=patient)
-        assert abs(made.tokens - 20 - taken) <= 1
-    beyond = a_plan([long], streams=20, company=False, crowded=True, promised_s=10.0, limits=patient)
-    assert beyond.tokens - 20 > SEVERAL * SHORT, "nobody comes who would wait"
+        made = a_plan(them, streams=60, company=True, crowded=True, promised_s=10.0, limits=patient)
+        assert abs(made.tokens - 60 - taken) <= 1
+    beyond = a_plan([long], streams=60, company=False, crowded=True, promised_s=10.0, limits=patient)
+    assert beyond.tokens - 60 > SEVERAL * SHORT, "nobody comes who would wait"
 
 
 def test_where_tokens_are_quick_a_flood_is_not_served_by_the_crumb() -> None:
