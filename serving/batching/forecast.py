@@ -28,15 +28,25 @@ class Forecast:
     """When the first of the running streams ends; 0 where no slot is lacking."""
 
 
-def forecast(ticket: Ticket, backlog: Backlog, running: Running, speed: Speed, *, stranger: bool = False) -> Forecast:
+def forecast(
+    ticket: Ticket,
+    backlog: Backlog,
+    running: Running,
+    speed: Speed,
+    *,
+    coming: Work = NO_WORK,
+    stranger: bool = False,
+) -> Forecast:
     """For a ticket that does not wait yet.
 
     Args:
+        coming: what its own account will have waiting before it, besides what waits.
         stranger: whether to take it for the only job of another account of the same share.
     """
-    own = NO_WORK if stranger else backlog.of(ticket.account)
+    waits = NO_WORK if stranger else backlog.of(ticket.account)
+    own = Work(waits.prefill + coming.prefill, waits.answer + coming.answer, waits.streams + coming.streams)
     own_prefill = own.prefill + (0 if stranger else running.prefill_of(ticket.account, ticket.start_by))
-    others = Work(backlog.work.prefill - own.prefill, backlog.work.answer - own.answer)
+    others = Work(backlog.work.prefill - waits.prefill, backlog.work.answer - waits.answer)
     others.prefill += running.prefill - (0 if stranger else running.prefill_of(ticket.account))
     waiting = backlog.shares - (0.0 if stranger else backlog.share(ticket.account))
     # Who has prompts in the engine has others waiting as a rule. Where nobody has, those in the engine take turns.
@@ -47,7 +57,7 @@ def forecast(ticket: Ticket, backlog: Backlog, running: Running, speed: Speed, *
     part = min(1.0, owed / in_all) if in_all > 0 else 1.0
 
     prefill_s = (own_prefill + part * others.prefill + ticket.prefill_left) * speed.prefill_s
-    streams = own.streams + part * (backlog.work.streams - own.streams)
+    streams = own.streams + part * (backlog.work.streams - waits.streams)
     lacking = streams + 1 - (speed.slots - running.streams)
     beside = prefill_s * speed.slowdown if running.streams else prefill_s
     if lacking <= 0:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+from serving.batching.backlog import NO_WORK, Work
 from serving.batching.capacity import Capacity
 from serving.batching.jobs import Job, Reason, Refusal
 from serving.batching.policy import SOONEST_RETRY_S, Policy
@@ -81,10 +82,14 @@ class Pacer:
         """Jobs that are not in the engine yet."""
         return self._policy.waiting
 
-    def turned_away_at_once(self, job: Job) -> Refusal | None:
-        """Why a job of these sizes would be turned away now, for what is before it. It is counted as one that was."""
+    def turned_away_at_once(self, job: Job, coming: Work = NO_WORK) -> Refusal | None:
+        """Why a job of these sizes would be turned away now, for what is before it. It is counted as one that was.
+
+        Args:
+            coming: what else of its account is about to come before it.
+        """
         self._policy.speed = self._capacity().speed
-        refusal = self._policy.judge(job, self._clock())
+        refusal = self._policy.judge(job, self._clock(), coming)
         if refusal is None or refusal.reason not in _CROWDED:
             return None
         return self._refused(refusal).refusal

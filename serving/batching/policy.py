@@ -19,7 +19,7 @@ from collections import deque
 from dataclasses import replace
 from operator import itemgetter
 
-from serving.batching.backlog import Backlog, Ticket
+from serving.batching.backlog import NO_WORK, Backlog, Ticket, Work
 from serving.batching.forecast import Forecast, forecast
 from serving.batching.jobs import MOST_TOKENS, Account, Job, Reason, Refusal, Room, Speed
 from serving.batching.ledger import Ledger, virtual_tokens
@@ -137,8 +137,12 @@ class Policy:
         self.ledger.enter(ticket.account)
         return None
 
-    def judge(self, job: Job, now: float) -> Refusal | None:
-        """Why a job offered now would be turned away; ``None`` where it would be let in. Changes nothing."""
+    def judge(self, job: Job, now: float, coming: Work = NO_WORK) -> Refusal | None:
+        """Why a job offered now would be turned away; ``None`` where it would be let in. Changes nothing.
+
+        Args:
+            coming: what else of its account is about to be offered before it.
+        """
         now = self._time(now)
         if flaw := job.flaw():
             return Refusal(Reason.IMPOSSIBLE, None, flaw)
@@ -151,12 +155,12 @@ class Policy:
             return Refusal(Reason.EXPIRED, SOONEST_RETRY_S, "too late for its promise")
         if allowed < alone:
             return Refusal(Reason.IMPOSSIBLE, None, "its prefill alone takes longer than was promised")
-        ahead = forecast(ticket, self._backlog, self._running, self._speed)
-        caution = self._caution_for(ticket.account)
+        ahead = forecast(ticket, self._backlog, self._running, self._speed, coming=coming)
+        caution = self._caution_for(ticket.account, coming)
         if _feared(ahead, alone, caution) <= allowed:
             return None
         stranger = forecast(ticket, self._backlog, self._running, self._speed, stranger=True)
-        ready = self._ready_s(ticket, alone, caution, allowed)
+        ready = self._ready_s(ticket, alone, caution, allowed, coming)
         # Slots come free one by one, so the wait falls in steps.
         wait = max(ready + ahead.release_s, ahead.first_release_s)
         served = _feared(stranger, alone, min(CALM, self._caution)) <= allowed
@@ -215,13 +219,14 @@ class Policy:
         lapsed, self._lapsed = self._lapsed, {}
         return list(lapsed.values())
 
-    def _caution_for(self, account: Account) -> float:
+    def _caution_for(self, account: Account, coming: Work) -> float:
         own = self._backlog.of(account)
         share = self._backlog.share(account) or 1.0
-        ahead = self.ledger.lead(account) + virtual_tokens(own.prefill, own.answer, share)
+        waits = virtual_tokens(own.prefill + coming.prefill, own.answer + coming.answer, share)
+        ahead = self.ledger.lead(account) + waits
         return min(CALM, self._caution) if ahead <= OWED else self._caution
 
-    def _ready_s(self, ticket: Ticket, alone: float, caution: float, allowed: float) -> float:
+    def _ready_s(self, ticket: Ticket, alone: float, caution: float, allowed: float, coming: Work) -> float:
         """When enough of what is ahead of a ticket is done for it to be let in, if nothing else came.
 
         By then those ahead have begun to answer, and prefill is as slow beside them as it lately was. A prompt is told
@@ -232,11 +237,11 @@ class Policy:
         slowed = replace(speed, slowdown=max(speed.slowdown, *self._slowdowns))
         running = self._running.prefill_of(ticket.account)
         overlooked = running - self._running.prefill_of(ticket.account, ticket.start_by)
-        ahead = forecast(ticket, self._backlog, self._running, slowed)
+        ahead = forecast(ticket, self._backlog, self._running, slowed, coming=coming)
         token_s = speed.prefill_s * slowed.slowdown
         excess = (_feared(ahead, alone, caution) - allowed) / caution + overlooked * token_s
-        prompts = own.jobs + self._running.prefills_of(ticket.account)
-        each = (own.prefill + running) / max(1, prompts) * token_s
+        prompts = own.jobs + coming.jobs + self._running.prefills_of(ticket.account)
+        each = (own.prefill + coming.prefill + running) / max(1, prompts) * token_s
         if not (each > 0 and math.isfinite(excess / each)):
             return excess
         return math.ceil(excess / each) * each - min(each, self._running.prefilling_s(ticket.account, self._now))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
+from serving.batching.backlog import Work
 from serving.batching.board import Board, Reading
 from serving.batching.capacity import Bounds, Capacity, capacity
 from serving.batching.jobs import Job, Reason, Refusal, due
@@ -54,6 +55,8 @@ class Core:
         self._densities = Means(PRIOR_DENSITY)
         self._prompts = Means(FORESEEN_AT_MOST)
         self._answers = Means(PRIOR_TOKENS)
+        self._coming: dict[str, Job] = {}
+        """Those that were not turned away yet and have not asked for their turn, by their claim's request."""
         self._serial = count()
         self._known = (0.0, capacity(Reading(), self._bounds))
         self._pacer = Pacer(Policy(self._known[1].speed), self.capacity, tell_crowd=board.tell_crowd)
@@ -91,12 +94,20 @@ class Core:
             self._prompts.learn(claim.organisation, len(prompt) - cached)
         return self._job(claim, len(prompt), cached, answer_tokens, streams, due_for=len(prompt) - cached)
 
-    def turned_away(self, claim: ClaimFacts) -> Turnaway | None:
+    @contextmanager
+    def foreseen(self, claim: ClaimFacts) -> Iterator[Turnaway | None]:
         """Whether a request would be turned away for certain, known from the size of its body alone.
 
         To parse, render and tokenise one takes milliseconds of the cores that the engine computes with. In a burst that
-        is mostly refused those add up to what everybody else waits for.
+        is mostly refused those add up to what everybody else waits for. So one that may be let in is counted as coming
+        for those behind it, until it asks for its :meth:`turn` or the block ends.
         """
+        try:
+            yield self._foreseen(claim)
+        finally:
+            self._coming.pop(claim.request_id, None)
+
+    def _foreseen(self, claim: ClaimFacts) -> Turnaway | None:
         expected = self._densities.of(claim.organisation) * claim.body_bytes / 1000
         tokens = round(min(SURELY * expected, max(FORESEEN_AT_MOST, self._prompts.of(claim.organisation))))
         if not tokens:
@@ -104,8 +115,17 @@ class Core:
         answer = round(self._answers.of(claim.organisation))
         # A long prompt is due the later the longer it is: less of it to compute leaves it no less time.
         job = self._job(claim, tokens, 0, answer, 1, due_for=expected)
-        refusal = self._pacer.turned_away_at_once(job)
-        return None if refusal is None else _turnaway(refusal)
+        refusal = self._pacer.turned_away_at_once(job, self._before(job))
+        if refusal is None:
+            self._coming[claim.request_id] = job
+            return None
+        return _turnaway(refusal)
+
+    def _before(self, job: Job) -> Work:
+        """What is coming of the same account."""
+        coming = [one for one in self._coming.values() if one.account == job.account]
+        prefill, answer = sum(one.prefill_tokens for one in coming), sum(one.answer_tokens for one in coming)
+        return Work(prefill, answer, streams=len(coming), jobs=len(coming))
 
     def _job(
         self, claim: ClaimFacts, prompt_tokens: int, cached: int, answer_tokens: int, streams: int, *, due_for: float
@@ -135,6 +155,7 @@ class Core:
         Raises:
             TurnedAway: it has none. The ASGI call that it belongs to is answered accordingly.
         """
+        self._coming.pop(claim.request_id, None)
         pressing = job.service_class is not ServiceClass.BATCH
         self._pressing += pressing
         try:

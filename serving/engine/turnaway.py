@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -75,14 +76,14 @@ def heeding(app: ASGIApp) -> ASGIApp:
     return heeded
 
 
-def foreseeing(app: ASGIApp, foreseen: Callable[[Scope], Turnaway | None]) -> ASGIApp:
+def foreseeing(app: ASGIApp, foreseen: Callable[[Scope], AbstractContextManager[Turnaway | None]]) -> ASGIApp:
     """``app``, which is not asked where it is ``foreseen`` that it would turn the request away."""
 
     async def foreseeing_app(scope: Scope, receive: Receive, send: Send) -> None:
-        turnaway = foreseen(scope)
-        if turnaway is None:
-            await app(scope, receive, send)
-            return
+        with foreseen(scope) as turnaway:
+            if turnaway is None:
+                await app(scope, receive, send)
+                return
         # The body is on its way, and the connection will be used again.
         while (await receive()).get("more_body"):
             pass

@@ -11,10 +11,9 @@ import asyncio
 import copy
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
-from http import HTTPStatus
 from itertools import count
 from time import time_ns
 from types import SimpleNamespace
@@ -27,7 +26,7 @@ from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
 from vllm.entrypoints.launchers.launcher import validate_api_server_args
-from vllm.exceptions import GracefulHTTPError, VLLMValidationError
+from vllm.exceptions import RetryableRequestError, VLLMValidationError
 from vllm.inputs.engine import tokens_input
 from vllm.outputs import CompletionOutput, RequestOutput
 from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -120,7 +119,7 @@ class ClaimedLLM(AsyncLLM):  # type: ignore[misc] # mypy does not follow vllm
                 yield _Progress(turn, self.spending.begun(claim.request_id, len(ids)), params), params
         except TurnedAway as away:
             # vLLM makes an error of it; the answer that is sent was noted where it was turned away.
-            raise GracefulHTTPError(str(away), HTTPStatus.SERVICE_UNAVAILABLE) from away
+            raise RetryableRequestError(str(away)) from away
 
     async def profile(self) -> None:
         """Short requests of known sizes, for the scheduler's step-time model, and so that nothing is cold."""
@@ -243,8 +242,8 @@ class _Watched:
         return tokens
 
 
-def _foreseen(core: Core | None, scope: Scope) -> Turnaway | None:
-    return core.turned_away(require_claim()) if core is not None and scope["path"] in GENERATING else None
+def _foreseen(core: Core | None, scope: Scope) -> AbstractContextManager[Turnaway | None]:
+    return core.foreseen(require_claim()) if core is not None and scope["path"] in GENERATING else nullcontext()
 
 
 def _longest_answer(params: SamplingParams, prompt_tokens: int, context_length: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from serving.batching.board import Board, Reading
 from serving.batching.jobs import Job
 from serving.engine.paced import Core
 from serving.engine.port import ClaimFacts
-from serving.engine.turnaway import OVER_SHARE, TurnedAway
+from serving.engine.turnaway import OVER_SHARE, Turnaway, TurnedAway
 from serving.types import ServiceClass
 from tenants.country import Slo
 
@@ -29,6 +29,12 @@ def board(tmp_path: Path) -> Board:
 def core(board: Board) -> Core:
     board.write(SLOW)
     return Core(Slo(), max_streams=64, cache_tokens=10_000, board=board)
+
+
+def early(made: Core, claim: ClaimFacts) -> Turnaway | None:
+    """Of a request that goes no further."""
+    with made.foreseen(claim) as away:
+        return away
 
 
 def claim(organisation: str = "acme", service_class: ServiceClass = ServiceClass.STANDARD) -> ClaimFacts:
@@ -75,7 +81,7 @@ async def test_a_claim_that_has_run_out_is_turned_away_before_anything_is_genera
 async def test_what_would_be_turned_away_for_certain_is_known_from_the_size_of_its_body(board: Board) -> None:
     made = core(board)
     sized = replace(claim(), body_bytes=400)
-    assert made.turned_away(sized) is None
+    assert early(made, sized) is None
     async with AsyncExitStack() as leaving:
         for number in range(50):
             one = made.job(sized, range(100 * number, 100 * number + 100), 200, 1)
@@ -83,14 +89,51 @@ async def test_what_would_be_turned_away_for_certain_is_known_from_the_size_of_i
             await asyncio.sleep(0)
             if sum(made.refusals.values()):
                 break
-        away = made.turned_away(sized)
+        away = early(made, sized)
         assert away is not None
         assert (away.status, away.reason) == (OVER_SHARE, "over_share")
         assert away.retry_after_s > 0
-        assert made.turned_away(replace(sized, organisation="other")) is None, "it has had nothing yet"
-        assert made.turned_away(claim()) is None, "of a body of unknown size nothing is certain"
+        assert early(made, replace(sized, organisation="other")) is None, "it has had nothing yet"
+        assert early(made, claim()) is None, "of a body of unknown size nothing is certain"
         batch = replace(sized, service_class=ServiceClass.BATCH)
-        assert made.turned_away(batch) is None, "it has time"
+        assert early(made, batch) is None, "it has time"
+
+
+async def test_of_a_burst_those_are_turned_away_unread_who_have_no_room_behind_the_others(
+    board: Board,
+) -> None:
+    """Nobody of them has asked for a turn yet when the last one comes."""
+    made = core(board)
+    learnt = replace(claim(), body_bytes=400)
+    for _ in range(20):
+        made.job(learnt, range(100), 200, 1)
+    burst = [replace(learnt, request_id=f"req_{number}") for number in range(60)]
+    with ExitStack() as under_way:
+        seen = [under_way.enter_context(made.foreseen(one)) for one in burst]
+        read = seen.index(next(one for one in seen if one))
+        assert 3 < read < 50
+        assert all(seen[read:])
+        assert early(made, replace(learnt, organisation="other", request_id="req_other")) is None
+    assert [early(made, one) for one in burst] == [None] * len(burst), "they have left"
+
+
+async def test_who_has_asked_for_a_turn_is_not_counted_as_coming_too(board: Board) -> None:
+    made = core(board)
+    learnt = replace(claim(), body_bytes=400)
+    for _ in range(20):
+        made.job(learnt, range(100), 200, 1)
+    async with AsyncExitStack() as under_way:
+        for number in range(60):
+            one = replace(learnt, request_id=f"req_{number}")
+            if under_way.enter_context(made.foreseen(one)) is not None:
+                break
+            held = asyncio.create_task(_held(made, made.job(one, range(100), 200, 1), one))
+            under_way.push_async_callback(_ended, held)
+            await asyncio.sleep(0)
+        in_turn = number
+    with ExitStack() as coming:
+        unread = [coming.enter_context(made.foreseen(replace(learnt, request_id=f"new_{one}"))) for one in range(60)]
+    assert in_turn >= 0.7 * unread.index(next(one for one in unread if one))
 
 
 async def test_whoever_sends_long_prompts_is_judged_by_their_length_and_a_picture_is_not(board: Board) -> None:
@@ -105,10 +148,10 @@ async def test_whoever_sends_long_prompts_is_judged_by_their_length_and_a_pictur
             await asyncio.sleep(0)
             if sum(made.refusals.values()):
                 break
-        assert made.turned_away(short) is not None
-        assert made.turned_away(long) is None, "it is due after several times its own prefill"
+        assert early(made, short) is not None
+        assert early(made, long) is None, "it is due after several times its own prefill"
         picture = replace(claim("painter"), body_bytes=4_000_000)
-        assert made.turned_away(picture) is None
+        assert early(made, picture) is None
 
 
 async def test_a_long_prompt_is_read_whenever_it_would_then_be_let_in(board: Board) -> None:
@@ -119,11 +162,11 @@ async def test_a_long_prompt_is_read_whenever_it_would_then_be_let_in(board: Boa
     both = []
     async with AsyncExitStack() as leaving:
         for number in range(40):
-            early = made.turned_away(long) is not None
+            foreseen = early(made, long) is not None
             refused = sum(made.refusals.values())
             task = asyncio.create_task(_held(made, made.job(long, range(2000), 4, 1)))
             await asyncio.sleep(0)
-            both.append((early, sum(made.refusals.values()) > refused))
+            both.append((foreseen, sum(made.refusals.values()) > refused))
             await _ended(task)
             before = made.job(shorter, range(300 * number, 300 * number + 300), 4, 1)
             patient = replace(before, first_token_by=before.first_token_by + 60)
@@ -135,8 +178,8 @@ async def test_a_long_prompt_is_read_whenever_it_would_then_be_let_in(board: Boa
     assert both[-1] == (True, True)
 
 
-async def _held(made: Core, job: Job) -> None:
-    async with made.turn(job, claim(), range(3)):
+async def _held(made: Core, job: Job, whose: ClaimFacts | None = None) -> None:
+    async with made.turn(job, whose or claim(), range(3)):
         await asyncio.Event().wait()
 
 
