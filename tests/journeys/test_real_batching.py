@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serving.engine.turnaway import TurnedAway
 from tests.running import MODEL, RunningCountry, RunningHouse
 
 pytestmark = [pytest.mark.ray, pytest.mark.engine, pytest.mark.timeout(600)]
@@ -86,6 +87,15 @@ def test_a_flood_is_turned_away_before_it_was_begun_and_told_when_to_come_back(
     for served in flood:
         if served.status_code == 200 and served.headers["content-type"].startswith("text/event-stream"):
             assert served.text.rstrip().endswith("data: [DONE]")
+
+
+@pytest.mark.usefixtures("answers")
+def test_whoever_is_turned_away_after_being_read_is_no_fault_in_the_replica_s_log(running_house: RunningHouse) -> None:
+    replicas = [one for one in running_house.processes() if one.name().startswith("ray::ServeReplica")]
+    logs = {Path(file.path) for one in replicas for file in one.open_files() if file.path.endswith((".out", ".err"))}
+    written = "".join(log.read_text() for log in logs)
+    assert "vllm" in written
+    assert TurnedAway.__name__ not in written
 
 
 def test_who_computes_lets_those_go_first_who_answer(running_house: RunningHouse) -> None:
