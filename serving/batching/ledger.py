@@ -15,7 +15,7 @@ Four things are added to the paper:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -139,7 +139,7 @@ class Ledger:
         # With nothing running nothing is pledged, and so rounding errors end here.
         self.charge(account, 0.0, kept=unkept if page.running else page.pledged)
 
-    def leading(self, within: float, most: int, without: Collection[Account] = ()) -> list[Account]:
+    def leading(self, within: float, most: int, without: Container[Account] = ()) -> list[Account]:
         """Waiting accounts by their standing, least first, as far as ``within`` behind the least of them.
 
         ``without`` are passed over, which costs as much as if they had been asked for.

@@ -176,7 +176,7 @@ class Policy:
         crowded = self._running.prefill >= room.prefill_tokens
         if crowded and self._running.prefills >= room.prefills:
             return None
-        without = self._running.prefilling if crowded else ()
+        without = _Placed(self._backlog, self._running) if crowded else ()
         while accounts := self.ledger.leading(self._debt, CANDIDATES, without):
             heads = [head for account in accounts if (head := self._head(account, now))]
             if heads:
@@ -282,6 +282,20 @@ class Policy:
         if math.isfinite(now):
             self._now = now
         return self._now
+
+
+class _Placed:
+    """Accounts whose next prompt would stand in the engine behind one of their own: it takes those by due time."""
+
+    def __init__(self, backlog: Backlog, running: Running) -> None:
+        self._backlog = backlog
+        self._running = running
+
+    def __contains__(self, account: object) -> bool:
+        if not isinstance(account, Account) or not self._running.prefills_of(account):
+            return False
+        head = self._backlog.head(account)
+        return head is None or self._running.prefill_of(account, head.start_by) > 0
 
 
 def _feared(ahead: Forecast, alone: float, caution: float) -> float:

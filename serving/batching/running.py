@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from serving.batching.backlog import Ticket
@@ -52,11 +51,6 @@ class Running:
     def prefills(self) -> int:
         """Prefills not finished."""
         return self._prefills
-
-    @property
-    def prefilling(self) -> Collection[Account]:
-        """Accounts with unfinished prefills. For reading only."""
-        return self._prefilling
 
     def prefill_of(self, account: Account, due_by: float = math.inf) -> int:
         """What an account has unfinished that is due no later: the engine takes an account's own in this order."""

@@ -97,6 +97,22 @@ def test_the_newcomer_rule_lets_a_newcomer_past_a_long_prompt_but_not_its_owner(
     assert started(core, room) == ["more"]
 
 
+def test_a_short_prompt_due_sooner_passes_a_long_one_of_its_own_account_into_the_engine() -> None:
+    """Which takes an account's own by due time: outside it would wait for all of the long one."""
+    room = Room(slots=8, prefill_tokens=1000, prefills=4)
+    full = letting_in(job("long", prompt_tokens=4000, first_token_by=40.0))
+    assert started(full, room) == ["long"]
+    for number, due in enumerate((10.0, 12.0, 50.0)):
+        assert full.offer(job(f"short-{number}", first_token_by=due), 1.0) is None
+    assert started(full, room, 1.0) == ["short-0"], "one after the other"
+    full.served("short-0", 0, 1)
+    assert started(full, room, 1.0) == ["short-1"]
+    full.served("short-1", 0, 1)
+    assert started(full, room, 1.0) == [], "the long one is due before it"
+    full.served("long", 0, 1)
+    assert started(full, room, 1.0) == ["short-2"]
+
+
 def test_expired_work_is_given_back_once_and_never_started() -> None:
     core = letting_in(job("dead", first_token_by=1.0), job("alive", first_token_by=9.0))
     late = 1.0 - PREFILL_S / 2
