@@ -13,7 +13,8 @@ AHEAD_S = 0.35
 behind. In simulated overload, at the pace of an idle engine instead, a tenth of those let in were late. With 0.5 a
 third more were late than with 0.35, and with 0.25 fewer still but more were given up after they had waited."""
 PREFILLS = 32
-"""Prefills under way at most, where each is another account's: the scheduler takes them in fair order."""
+"""Prefills under way at most, where each is another account's, or due sooner than its account's others: the scheduler
+takes them in that order."""
 SLOW = 1.5
 """A step with all streams may take so many times that with one, whatever was promised."""
 FEWEST = 2
