@@ -16,13 +16,15 @@ from pydantic import ValidationError
 
 from serving.batching.simulation import country
 from serving.batching.simulation.arrivals import shares, times
-from serving.batching.simulation.lengths import TRACES, quantile, sampler
+from serving.batching.simulation.lengths import TRACES, Length, quantile, sampler
 from serving.batching.simulation.scenario import Arrivals, Lengths
 from serving.batching.simulation.shipped import load_scenario, shipped
+from serving.batching.simulation.traffic import Traffic
 from tenants.errors import TenantError
 from tests.batching.simulated import STEP_TIME, scenario, traffic
 from tests.house import SHIPPED
 
+RECORDED = {"at_s": 0.5, "prompt": 40, "output": 7}
 SOURCE = Path(__file__).parents[2] / "serving"
 
 
@@ -115,6 +117,17 @@ def test_a_country_s_own_promises_and_clock_fill_what_is_left_out() -> None:
         ({"traffic": [traffic(rate=1.0, users=3)]}, "exactly one of rate and users"),
         ({"traffic": [traffic()]}, "exactly one of rate and users"),
         ({"traffic": [traffic(rate=float("inf"))]}, "finite"),
+        ({"traffic": [{"organisations": "acme"}]}, "exactly one of arrivals and recorded"),
+        ({"traffic": [{**traffic(rate=1.0), "recorded": [RECORDED]}]}, "exactly one of arrivals and recorded"),
+        ({"traffic": [{"organisations": "acme", "recorded": []}]}, "exactly one of arrivals and recorded"),
+        (
+            {"traffic": [{"organisations": "acme", "recorded": [RECORDED], "lengths": {"trace": "azure-code"}}]},
+            "lengths",
+        ),
+        (
+            {"traffic": [{"organisations": "acme", "recorded": [{**RECORDED, "output": 0}]}]},
+            "greater than or equal to 1",
+        ),
         ({"countries": [{"code": "ee"}, {"code": "ee"}]}, "twice"),
         ({"organisations": [{"id": "acme-1"}, {"id": "acme", "count": 2}]}, "same name"),
         ({"faults": [{"action": "die", "at_s": 1.0, "for_s": 1.0, "replica": 1}]}, "replica 1"),
@@ -127,6 +140,16 @@ def test_a_country_s_own_promises_and_clock_fill_what_is_left_out() -> None:
 def test_what_cannot_be_played_is_refused(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         scenario(**changes)
+
+
+def test_recorded_requests_come_when_and_as_long_as_they_were() -> None:
+    recorded = [{"at_s": 3.0, "prompt": 30, "output": 3}, RECORDED, {"at_s": 10.0, "prompt": 9, "output": 9}]
+    played = scenario(traffic=[{"organisations": "acme", "recorded": recorded}, traffic(rate=1.0)], duration_s=10.0)
+    came = Traffic(played, played.countries[0]).requests
+    assert [one.arrived for one in came] == sorted(one.arrived for one in came)
+    found = [(one.arrived, one.customer.organisation, one.length) for one in came if one.length.prompt != 50]
+    assert found == [(0.5, "acme-1", Length(40, 7, asked=7)), (3.0, "acme-2", Length(30, 3, asked=3))]
+    assert len(came) > len(found)
 
 
 def test_a_file_s_mistakes_are_all_told(tmp_path: Path) -> None:

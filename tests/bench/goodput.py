@@ -153,7 +153,7 @@ def measure(options: argparse.Namespace) -> Report:
     with home(CODE) as at:
         folder = options.reports / "goodput"
         shutil.rmtree(folder, ignore_errors=True)
-        capacity, promise = _yardstick(at, folder)
+        capacity, promise = yardstick(at, folder)
         at.promise(promise)
         seen = _seen(at, folder, capacity, rounds)
     about = (
@@ -268,7 +268,7 @@ def _quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else 0.0
 
 
-def _yardstick(at: Home, folder: Path) -> tuple[float, Slo]:
+def yardstick(at: Home, folder: Path) -> tuple[float, Slo]:
     """Requests a second of stock without caps; what it keeps at half of that."""
     model = _model(at)
     with stock(model, *EAGER) as server:

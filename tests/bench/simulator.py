@@ -1,9 +1,11 @@
 """Does the simulator say what the engine does? The same overload for both, and how much each served as promised.
 
-The simulator is told what the engine says of itself while it is overloaded (its step-time model and that model's error,
-read as an operator reads them), and what one caller alone measures: what passes between two steps, on the way there and
-back, and how many tokens the chat template adds. It draws its own requests from the same distributions, with as many
-seeds as make their chance small; the engine's rounds have seeds of their own too.
+The operating point is goodput's: one and a half of what stock vLLM does, and the promise that stock keeps at half load.
+The simulator is given the very requests that the engine was given, since so few of so bursty ones differ more from
+seed to seed than the two may from each other. It is told what the engine says of itself while it is overloaded (its
+step-time model and that model's error, read as an operator reads them), and what one caller alone measures: what passes
+between two steps, on the way there and back, and how many tokens the chat template adds. Only the noise is left to
+chance.
 """
 
 from __future__ import annotations
@@ -17,14 +19,16 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from random import Random
+from pathlib import Path
 from statistics import mean, median
 
 from loadtests.record import Outcome, Record
+from loadtests.scenario import load_scenario
+from loadtests.schedule import make
+from loadtests.targets import read_targets
 from serving.batching.board import Reading
 from serving.batching.simulate import simulate
-from serving.batching.simulation.lengths import sampler
-from serving.batching.simulation.scenario import Lengths, Scenario, StepTiming
+from serving.batching.simulation.scenario import Scenario, StepTiming
 from serving.batching.steptime import Coefficients, Step, StepTime
 from serving.engine.port import METRICS
 from serving.replicas.claim import HEADER, LIFETIME_S, CellKey, Claim
@@ -36,9 +40,8 @@ from tests.bench.report import CannotMeasure, Number, Report
 from tests.bench.up import Home, home, replica_port
 
 ROUNDS = 3
-SEEDS = range(1, 21)
+SEEDS = range(1, 11)
 """Of the simulated runs: one of sixty seconds takes half a second."""
-PROMISE = Slo(inter_token_s=0.15)
 APART = 0.15
 """By how much of it the simulated goodput may differ."""
 ALONE_PROMPT = 40
@@ -48,7 +51,6 @@ ALONE = {
     "lengths": {"prompt": ALONE_PROMPT, "output": 60},
 }
 ALONE_S = 20.0
-DRAWN = 10_000
 EVERY_S = 1.0
 ERROR_TO_CV = 1.25
 """From a mean absolute error to a standard deviation, where errors are normal."""
@@ -115,30 +117,32 @@ def measure(options: argparse.Namespace) -> Report:
     folder = options.reports / "simulator"
     shutil.rmtree(folder, ignore_errors=True)
     with home(CODE) as at:
-        at.promise(PROMISE)
+        capacity, promise = goodput.yardstick(at, folder)
+        at.promise(promise)
         side = goodput.ours(at)
         with Readings(at) as told:
             alone = side.run(folder / "alone", [goodput.phase("alone", ALONE, seconds=ALONE_S)], seed=1)
         between_s, path_s = _around(told.coefficients(), alone)
-        scale = _scale(alone)
-        capacity = _capacity(told.coefficients(), scale)
+        template = _template(alone)
         measured: list[float] = []
         simulated: list[float] = []
         for number in range(rounds):
+            place = folder / f"{number}-overload"
             with Readings(at) as told:
-                records = side.run(folder / f"{number}-overload", goodput.overload(capacity), seed=number + 1)
+                records = side.run(place, goodput.overload(capacity), seed=number + 1)
             timing = StepTiming(
                 **asdict(told.coefficients()), between_s=between_s, noise=min(1.0, ERROR_TO_CV * told.median("error"))
             )
-            kept = goodput.Figures({}, capacity, PROMISE).good
+            kept = goodput.Figures({}, capacity, promise).good
             measured.append(sum(map(kept, records)) / goodput.SECONDS)
-            simulated.append(mean(_simulated(timing, capacity, scale, path_s, seed) for seed in SEEDS))
+            traffic = _recorded(place, number + 1, template)
+            simulated.append(mean(_simulated(timing, promise, traffic, path_s, seed) for seed in SEEDS))
     ratios = tuple(one / other for one, other in zip(simulated, measured, strict=True))
     return Report(
         "simulator",
-        f"{goodput.SECONDS:g} s of 1.5 times the {capacity:.2f} requests/s that the engine's model says it does, "
+        f"{goodput.SECONDS:g} s of 1.5 times the {capacity:.2f} requests/s that stock vLLM does, "
         f"{rounds} rounds, and {len(SEEDS)} simulated ones for each. The simulator was last told {timing}, a path of "
-        f"{1000 * path_s:.0f} ms and prompts of {scale:.3f} of the trace's.",
+        f"{1000 * path_s:.0f} ms and {template} tokens of chat template.",
         (
             Number("simulated goodput apart from the engine's", "of the engine's", _apart(ratios), APART),
             Number("simulated goodput", "× the engine's", ratios),
@@ -152,26 +156,19 @@ def _apart(ratios: Sequence[float]) -> tuple[float, ...]:
     return tuple(abs(one - 1) for one in ratios)
 
 
-def _mean(scale: float) -> tuple[float, float]:
-    """Prompt and answer tokens of a request."""
-    draw = sampler(Lengths(**{**goodput.LENGTHS, "prompt_scale": scale}), Random(1))
-    lengths = [draw() for _ in range(DRAWN)]
-    return mean(one.prompt for one in lengths), mean(one.output for one in lengths)
+def _template(alone: Sequence[Record]) -> int:
+    """Tokens that a prompt has beside the caller's own."""
+    return round(median(one.prompt_tokens for one in alone if one.outcome is Outcome.FINISHED) - ALONE_PROMPT)
 
 
-def _scale(alone: Sequence[Record]) -> float:
-    """Of the trace's prompts, with which the simulator's are as long as the engine's, chat template and all."""
-    more = median(one.prompt_tokens for one in alone if one.outcome is Outcome.FINISHED) - ALONE_PROMPT
-    own = float(goodput.LENGTHS["prompt_scale"])
-    prompt, _ = _mean(own)
-    return own * (prompt + more) / prompt
-
-
-def _capacity(known: Coefficients, scale: float) -> float:
-    """Requests a second of an engine whose steps are shared by as many streams as goodput's closed loop has."""
-    prompt, output = _mean(scale)
-    token_s = known.decode_stream_s + known.fixed_s / goodput.CLIENTS
-    return 1 / (prompt * known.prefill_token_s + output * token_s)
+def _recorded(folder: Path, seed: int, template: int) -> list[dict[str, object]]:
+    """Everything that was asked in a run, by organisation: what was refused left no lengths, so it is planned again."""
+    described, targets = load_scenario(str(folder / "scenario.yaml")), read_targets(folder / "targets.json")
+    asked: dict[str, list[dict[str, float]]] = {}
+    for one in make(described, targets, seed, {}).arrivals:
+        request = {"at_s": one.at, "prompt": one.prompt_tokens + template, "output": one.output_tokens}
+        asked.setdefault(one.organisation, []).append(request)
+    return [{"organisations": name, "recorded": requests} for name, requests in asked.items()]
 
 
 def _around(known: Coefficients, alone: Sequence[Record]) -> tuple[float, float]:
@@ -189,11 +186,8 @@ def _around(known: Coefficients, alone: Sequence[Record]) -> tuple[float, float]
     return max(0.0, median(gaps)), max(0.0, median(firsts))
 
 
-def _simulated(timing: StepTiming, capacity: float, scale: float, path_s: float, seed: int) -> float:
+def _simulated(timing: StepTiming, promise: Slo, traffic: Sequence[object], path_s: float, seed: int) -> float:
     """Requests a second that were served as promised."""
-    (phase,) = goodput.overload(capacity)
-    lengths = {**goodput.LENGTHS, "prompt_scale": scale}
-    traffic = [{**stream, "lengths": lengths} for stream in phase["traffic"]]
     scenario = Scenario.model_validate(
         {
             "name": "overload",
@@ -202,7 +196,7 @@ def _simulated(timing: StepTiming, capacity: float, scale: float, path_s: float,
             "model": "learned",
             "step_time": timing.model_dump(),
             "path_s": path_s,
-            "countries": [{"code": CODE, "slo": PROMISE.model_dump()}],
+            "countries": [{"code": CODE, "slo": promise.model_dump()}],
             "organisations": [{"id": one} for one in (*goodput.LIGHT, *goodput.HEAVY)],
             "traffic": traffic,
         }

@@ -144,14 +144,34 @@ class Lengths(Described):
         return self
 
 
+class Recorded(Described):
+    """A request that came once, at a moment of the simulation and of lengths that are known."""
+
+    at_s: NotNegative
+    prompt: Whole
+    output: Whole
+
+
 class Stream(Described):
-    """One kind of traffic of some organisations."""
+    """One kind of traffic of some organisations: drawn, or as it was recorded."""
 
     organisations: Name
     countries: Listed[Code] = ()
     """Where; everywhere when left out."""
-    arrivals: Arrivals
+    arrivals: Arrivals | None = None
     lengths: Lengths = Lengths(trace="azure-conversation", prompt_scale=0.05, output_scale=0.1)
+    """Of drawn traffic."""
+    recorded: Listed[Recorded] = ()
+    """Instead of both: these very requests, in any order, of the organisations in turn. Those after the end are left
+    out."""
+
+    @model_validator(mode="after")
+    def _drawn_or_recorded(self) -> Self:
+        if (self.arrivals is None) == (not self.recorded):
+            raise ValueError("needs exactly one of arrivals and recorded")
+        if self.recorded and "lengths" in self.model_fields_set:
+            raise ValueError("is recorded, so lengths are not drawn")
+        return self
 
 
 class Fault(Described):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, cycle
+from operator import attrgetter
 from random import Random
 
 from serving.batching.simulation.arrivals import shares, times
 from serving.batching.simulation.lengths import Length, sampler
 from serving.batching.simulation.requests import Customer, Request
-from serving.batching.simulation.scenario import Scenario, Site, Stream
+from serving.batching.simulation.scenario import Arrivals, Scenario, Site, Stream
 from serving.types import ServiceClass
 from tenants.country import Slo
 
@@ -54,10 +55,12 @@ class Traffic:
         for place, stream in enumerate(scenario.traffic):
             if stream.countries and site.code not in stream.countries:
                 continue
-            if stream.arrivals.users is None:
-                drawn += self._open_loop(stream, place, scenario, site)
+            if stream.arrivals is None:
+                drawn += self._recorded(stream, scenario)
+            elif stream.arrivals.users is None:
+                drawn += self._open_loop(stream, stream.arrivals, place, scenario, site)
             else:
-                self._closed_loop(stream, place, scenario, site)
+                self._closed_loop(stream, stream.arrivals, place, scenario, site)
         drawn.sort(key=lambda one: one[0])
         self.requests = [self._request(*one) for one in drawn]
         """Those of the open loops, in the order in which they come."""
@@ -66,11 +69,16 @@ class Traffic:
         """The user's next request."""
         return self._request(now, self.users[user].customer, self._lengths[user](), user)
 
+    def _recorded(self, stream: Stream, scenario: Scenario) -> Iterator[tuple[float, Customer, Length]]:
+        customers = cycle(self._customers[stream.organisations])
+        for one, customer in zip(sorted(stream.recorded, key=attrgetter("at_s")), customers, strict=False):
+            if one.at_s < scenario.duration_s:
+                yield one.at_s, customer, Length(one.prompt, one.output, asked=one.output)
+
     def _open_loop(
-        self, stream: Stream, place: int, scenario: Scenario, site: Site
+        self, stream: Stream, arrivals: Arrivals, place: int, scenario: Scenario, site: Site
     ) -> Iterator[tuple[float, Customer, Length]]:
         customers = self._customers[stream.organisations]
-        arrivals = stream.arrivals
         for customer, share in zip(customers, shares(len(customers), arrivals.skew), strict=True):
             rng = generator(scenario.seed, site.code, place, customer.organisation)
             draw = sampler(stream.lengths, generator(scenario.seed, site.code, place, customer.organisation, "lengths"))
@@ -78,9 +86,8 @@ class Traffic:
             for at in times(arrivals, rate, scenario.duration_s, site.utc_offset_h or 0.0, rng):
                 yield at, customer, draw()
 
-    def _closed_loop(self, stream: Stream, place: int, scenario: Scenario, site: Site) -> None:
+    def _closed_loop(self, stream: Stream, arrivals: Arrivals, place: int, scenario: Scenario, site: Site) -> None:
         customers = self._customers[stream.organisations]
-        arrivals = stream.arrivals
         until = min(scenario.duration_s, arrivals.ends_s or scenario.duration_s)
         for number in range(arrivals.users or 0):
             rng = generator(scenario.seed, site.code, place, number)
