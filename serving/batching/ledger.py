@@ -84,6 +84,7 @@ class Ledger:
 
         Below zero: it would go before them.
         """
+        self._raise_floor()
         page = self._pages.get(account)
         return (max(page.counter, self._returning) + page.pledged if page else self._returning) - self._floor
 

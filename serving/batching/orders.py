@@ -50,7 +50,7 @@ class Told:
     """Effective weight, as of :attr:`serving.batching.jobs.Job.share`."""
     step_s: float = math.inf
     """The longest step that keeps its inter-token promise."""
-    first_token_by: float = 0.0
+    first_token_by: float = math.inf
     """By ``time.monotonic()``, which the processes of a machine share."""
 
     @classmethod

@@ -47,6 +47,9 @@ class FairScheduling:
         self._under_way: deque[tuple[SchedulerOutput, Step, float]] = deque()
         self._ended = 0.0
         self._tight: set[str] = set()
+        # Prompts that vLLM computes in one piece, or, for hybrid models, only up to certain tokens.
+        self._unsplit: bool = not own.scheduler_config.enable_chunked_prefill or own.need_mamba_block_aligned_split
+        self._stuck = False
         path = settings.board()
         self._board = Board(path) if path else None
 
@@ -60,15 +63,19 @@ class FairScheduling:
             own.running = [one for one in own.running if one.request_id not in step_plan.held]
             # What is held keeps its place among the running.
             own.max_num_active_reqs = active - len(held)
-        own.max_num_scheduled_tokens = min(self._whole_budget, max(1, step_plan.tokens))
+        budget = self._whole_budget if self._stuck else step_plan.tokens
+        own.max_num_scheduled_tokens = min(self._whole_budget, max(1, budget))
         try:
             output: SchedulerOutput = super().schedule(throttle_prefills)  # type: ignore[misc] # the mixin's other base
         finally:
             own.running += held
             own.max_num_active_reqs = active
             own.max_num_scheduled_tokens = self._whole_budget
-        if held and decoding.issuperset(output.num_scheduled_tokens):
+        decoded = decoding.issuperset(output.num_scheduled_tokens)
+        if held and decoded:
             self._tight = {one.request_id for one in held}
+        # Nobody of those who wait is small enough for a step that is bearable: the next one takes what it must.
+        self._stuck = self._unsplit and decoded and bool(step_plan.order)
         self._note(output, decoding, now)
         return output
 
@@ -225,4 +232,4 @@ def _told(request: Request) -> Told:
     """What the replica wrote with the request. A client's own fields never reach this name."""
     params = request.sampling_params
     extra = params.extra_args.get(EXTRA) if params is not None and params.extra_args else None
-    return Told.of(extra) if extra else Told(first_token_by=request.arrival_time)
+    return Told.of(extra) if extra else Told()

@@ -200,11 +200,13 @@ def _pressing(ordered: Sequence[Prefill], now: float, decode_s: float, model: St
 
 
 def bearable_s(step_s: float, tokens: int, elapsed_s: float) -> float:
-    """The longest step that a stream bears which got so many tokens in so long.
+    """The longest step that a stream bears which got so many tokens in so long; any, where nothing was promised.
 
     Its promise is about its mean time between tokens, so what it was served faster may be spent, and what it was served
     slower is made up for. One that is hopelessly late holds nobody up: its promise is broken whatever comes.
     """
+    if step_s == math.inf:
+        return math.inf
     saved = step_s * tokens - elapsed_s
     if saved >= 0:
         return step_s + min(saved, SPENT_AT_ONCE * step_s)

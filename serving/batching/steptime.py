@@ -61,7 +61,7 @@ class Step:
     prefill_tokens: int
     decode_streams: int
     context_tokens: int
-    """Tokens already in the KV cache that its attention reads, over all its requests."""
+    """Tokens already in the KV cache that its attention reads, over all decoding streams."""
 
 
 @dataclass(frozen=True, slots=True)

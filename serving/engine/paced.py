@@ -33,17 +33,18 @@ SURELY = 0.8
 FORESEEN_AT_MOST = 256.0
 """A picture is many bytes and few tokens: nobody is taken to send more than this, or than its prompts usually have."""
 STALE_S = 0.005
-"""How long a reading of the engine is good for: a step takes longer."""
+"""How long a reading of the engine is good for: as long as a short step takes."""
 
 
 class Core:
     """The batching core of one engine, on the side of the one who asks it."""
 
-    def __init__(self, slo: Slo, *, max_streams: int, cache_tokens: int, board: Board) -> None:
+    def __init__(self, slo: Slo, *, max_streams: int, cache_tokens: int, cache_block: int, board: Board) -> None:
         """
         Args:
             max_streams: what the engine decodes at once at most.
-            cache_tokens: room of its KV cache.
+            cache_tokens: room of its prefix cache; 0 where it has none.
+            cache_block: tokens of a block of it.
             board: where its scheduler tells how it is.
         """
         self._promises = {one: slo.promise(one) for one in ServiceClass}
@@ -51,7 +52,7 @@ class Core:
         self._patient = Orders.keeping(self._promises[ServiceClass.BATCH].inter_token_s).step_s
         self._pressing = 0
         self._board = board
-        self._prefixes = Prefixes(cache_tokens)
+        self._prefixes = Prefixes(cache_tokens, cache_block)
         self._densities = Means(PRIOR_DENSITY)
         self._prompts = Means(FORESEEN_AT_MOST)
         self._answers = Means(PRIOR_TOKENS)

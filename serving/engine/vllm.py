@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from prometheus_client import REGISTRY, Gauge
 from starlette.types import ASGIApp, Scope
+from vllm.config import CacheConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.entrypoints.launchers.api_server.app_state import init_app_state
 from vllm.entrypoints.launchers.app import build_app
@@ -257,6 +258,11 @@ def _refuse_abort(output: RequestOutput) -> None:
         raise EngineGenerateError
 
 
+def _prefix_room(cache: CacheConfig) -> int:
+    """Tokens of the prefix cache, 0 where there is none."""
+    return int(cache.num_gpu_blocks or 0) * int(cache.block_size) if cache.enable_prefix_caching else 0
+
+
 def _expected_tokens(prompt: Mapping[str, Any], params: SamplingParams) -> int:
     ids = prompt.get("prompt_token_ids") or ()
     answer: int = min(params.max_tokens or EXPECTED_AT_MOST, EXPECTED_AT_MOST) * params.n
@@ -301,7 +307,8 @@ class VllmEngine:
             llm.core = Core(
                 self._slo,
                 max_streams=config.scheduler_config.max_num_seqs,
-                cache_tokens=(config.cache_config.num_gpu_blocks or 0) * config.cache_config.block_size,
+                cache_tokens=_prefix_room(config.cache_config),
+                cache_block=config.cache_config.block_size,
                 board=board,
             )
             await llm.profile()

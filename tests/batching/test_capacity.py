@@ -51,7 +51,7 @@ def test_prefill_beside_streams_that_fill_the_step_goes_on_by_the_least_chunk() 
     assert speed.slowdown == pytest.approx((0.208 + chunk_s) / chunk_s)
 
 
-def test_what_it_may_hold_unfinished_is_half_a_second_of_prefill() -> None:
+def test_what_it_may_hold_unfinished_is_a_third_of_a_second_of_prefill() -> None:
     found = capacity(reading(Coefficients(prefill_token_s=0.002)), BOUNDS)
     assert found.ahead_tokens == round(AHEAD_S / 0.002)
     room = found.room(running=found.slots + 3)

@@ -50,6 +50,16 @@ def test_who_comes_back_has_a_little_of_what_it_did_not_use_and_goes_first_for_s
     assert ledger.leading(0, 8) == [greedy]
 
 
+def test_who_was_served_long_ago_leads_nobody_who_was_served_since() -> None:
+    modest, greedy = A, B
+    ledger = there(modest, greedy)
+    ledger.charge(modest, 900)
+    ledger.leave(modest)
+    assert ledger.lead(modest) == 900
+    ledger.charge(greedy, 5000)
+    assert ledger.lead(modest) == 0, "and nobody had to come for it"
+
+
 def test_who_was_never_here_is_taken_for_one_who_was_idle_for_long() -> None:
     ledger = Ledger(credit=100)
     ledger.enter(A)

@@ -62,8 +62,8 @@ class Engine:
 
 
 @pytest.fixture(scope="module")
-def made() -> Callable[[int], Engine]:
-    """For a cache of so many blocks."""
+def made() -> Callable[..., Engine]:
+    """For a cache of so many blocks, and arguments of vLLM's."""
     import torch
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
@@ -73,18 +73,19 @@ def made() -> Callable[[int], Engine]:
     from serving.batching.scheduler import FairScheduler
 
     model = prepare("smollm2-135m-instruct", Settings.from_environment().models, lambda _doing, _done: None)
-    config = EngineArgs(
-        model=str(model),
-        block_size=BLOCK,
-        max_num_batched_tokens=256,
-        max_num_seqs=16,
-        enable_prefix_caching=False,
-        async_scheduling=False,
-        additional_config=Orders.keeping(0.1).config(),
-    ).create_engine_config()
     spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
 
-    def make(blocks: int) -> Engine:
+    def make(blocks: int, **arguments: Any) -> Engine:
+        given: dict[str, Any] = {
+            "block_size": BLOCK,
+            "max_num_batched_tokens": 256,
+            "max_num_seqs": 16,
+            "enable_prefix_caching": False,
+            "async_scheduling": False,
+            "additional_config": Orders.keeping(0.1).config(),
+            **arguments,
+        }
+        config = EngineArgs(model=str(model), **given).create_engine_config()
         config.cache_config.num_gpu_blocks = blocks
         cache = KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer"], spec)])
         scheduler = FairScheduler(config, cache, StructuredOutputManager(config), BLOCK, log_stats=False)
@@ -95,7 +96,7 @@ def made() -> Callable[[int], Engine]:
 
 @pytest.mark.parametrize(("organisations", "tokens", "room"), [(3, 1500, 3100), (5, 900, 1600), (8, 300, 1900)])
 def test_prompts_that_do_not_all_fit_the_cache_are_all_served(
-    made: Callable[[int], Engine], organisations: int, tokens: int, room: int
+    made: Callable[..., Engine], organisations: int, tokens: int, room: int
 ) -> None:
     """They go on evenly until it is full. Who was served least then has no room to begin, and is not waited for."""
     engine = made(1 + room // BLOCK)
@@ -108,7 +109,7 @@ def test_prompts_that_do_not_all_fit_the_cache_are_all_served(
     assert given < 2 * organisations * tokens, "most was computed once"
 
 
-def test_nobody_stands_back_for_a_grammar_that_is_being_compiled(made: Callable[[int], Engine]) -> None:
+def test_nobody_stands_back_for_a_grammar_that_is_being_compiled(made: Callable[..., Engine]) -> None:
     engine = made(1000)
     engine.add("long", "b", 2000)
     engine.step()
@@ -125,3 +126,18 @@ def test_nobody_stands_back_for_a_grammar_that_is_being_compiled(made: Callable[
         engine.step()
     assert "next" not in engine.first_token
     assert "formed" in engine.ended, "as soon as it can be judged it comes before who was served more"
+
+
+@pytest.mark.parametrize("streams", [0, 2])
+def test_prompts_that_may_not_be_split_are_served_though_none_fits_a_bearable_step(
+    made: Callable[..., Engine], streams: int
+) -> None:
+    engine = made(1000, enable_chunked_prefill=False, max_model_len=256)
+    for number in range(streams):
+        engine.add(f"stream{number}", "c", 1, answer=100)
+    engine.step()
+    for name in ("a", "b"):
+        engine.add(name, name, 220)
+    while not {"a", "b"} <= engine.ended:
+        assert engine.steps < 20, f"only {sorted(engine.ended)} were served"
+        engine.step()

@@ -80,6 +80,18 @@ def test_an_idle_engine_that_stalls_begins_after_it() -> None:
     assert request.first_token == pytest.approx(5.5 + 0.02 + 50 * 1e-3)
 
 
+def test_a_stall_within_a_longer_one_shortens_nothing() -> None:
+    described = scenario(
+        duration_s=3.0,
+        organisations=[{"id": "acme"}],
+        traffic=[traffic(process="constant", rate=1.0, begins_s=1.0, ends_s=2.0)],
+        faults=[{"action": "stall", "at_s": 0.2, "for_s": 5.0}, {"action": "stall", "at_s": 0.5, "for_s": 0.1}],
+        scheduler="vllm",
+    )
+    (request,) = ran(described).requests
+    assert request.first_token == pytest.approx(5.2 + 0.02 + 50 * 1e-3)
+
+
 @pytest.mark.parametrize("scheduler", ["fair", "vllm"])
 def test_a_deadline_ends_what_is_not_done(scheduler: str) -> None:
     slow = [{"code": "ee", "slo": {"first_token_s": 1.0, "request_s": 1.5}}]

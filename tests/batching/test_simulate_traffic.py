@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from serving.batching.simulation import country
 from serving.batching.simulation.arrivals import shares, times
 from serving.batching.simulation.lengths import TRACES, Length, quantile, sampler
-from serving.batching.simulation.scenario import Arrivals, Lengths
+from serving.batching.simulation.scenario import Arrivals, Lengths, Scenario
 from serving.batching.simulation.shipped import load_scenario, shipped
 from serving.batching.simulation.traffic import Traffic
 from tenants.errors import TenantError
@@ -150,6 +150,7 @@ def test_recorded_requests_come_when_and_as_long_as_they_were() -> None:
     found = [(one.arrived, one.customer.organisation, one.length) for one in came if one.length.prompt != 50]
     assert found == [(0.5, "acme-1", Length(40, 7, asked=7)), (3.0, "acme-2", Length(30, 3, asked=3))]
     assert len(came) > len(found)
+    assert Scenario.model_validate(played.model_dump()) == played
 
 
 def test_a_file_s_mistakes_are_all_told(tmp_path: Path) -> None:

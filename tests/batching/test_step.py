@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ from serving.batching.step import (
     Limits,
     Plan,
     Prefill,
+    bearable_s,
     order,
     plan,
 )
@@ -103,6 +106,11 @@ def test_beside_streams_a_step_keeps_their_promise() -> None:
     made = a_plan([prefill("long", "a", 5000)], streams=20)
     chunk = made.tokens - 20
     assert 0.01 + 20e-3 + chunk * 1e-3 <= PROMISED_S < 0.01 + 20e-3 + (chunk + 1) * 1e-3
+
+
+def test_who_was_promised_nothing_bears_any_step() -> None:
+    for tokens, elapsed_s in ((0, 0.0), (0, 5.0), (7, 1e9)):
+        assert bearable_s(math.inf, tokens, elapsed_s) == math.inf
 
 
 def test_a_generous_promise_is_not_used_up_where_that_would_gain_little() -> None:

@@ -28,7 +28,7 @@ def board(tmp_path: Path) -> Board:
 
 def core(board: Board) -> Core:
     board.write(SLOW)
-    return Core(Slo(), max_streams=64, cache_tokens=10_000, board=board)
+    return Core(Slo(), max_streams=64, cache_tokens=10_000, cache_block=16, board=board)
 
 
 def early(made: Core, claim: ClaimFacts) -> Turnaway | None:

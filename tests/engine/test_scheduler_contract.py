@@ -15,13 +15,14 @@ OWN = {
     "waiting",
     "requests",
     "vllm_config",
+    "scheduler_config",
+    "need_mamba_block_aligned_split",
     "max_num_active_reqs",
     "max_num_scheduled_tokens",
 }
 """Attributes of the scheduler."""
 OF_REQUESTS = {
     "request_id",
-    "arrival_time",
     "is_prefill_chunk",
     "num_computed_tokens",
     "num_output_placeholders",

@@ -134,7 +134,7 @@ class Engine(ABC):
         """What is under way ends so much later; an idle engine begins nothing for so long."""
         self.cut(now)
         if self.idle:
-            self._free_at = now + for_s
+            self._free_at = max(self._free_at, now + for_s)
         else:
             self._free_at = self.ends = self.ends + for_s
 

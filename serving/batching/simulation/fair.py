@@ -74,7 +74,7 @@ class FairEngine(Engine):
     def finish(self, now: float) -> tuple[list[Request], list[Request]]:
         # From here on it is measured, as the scheduler measures it.
         if self._learns:
-            self.model.observe(self._step, self._step_s)
+            self.model.observe(self._step, self._step_s - self._timing.between_s)
         for account in self._present:
             self._seen[account] = now
         return super().finish(now)

@@ -144,6 +144,10 @@ class Lengths(Described):
         return self
 
 
+SHORT_CHATS = Lengths(trace="azure-conversation", prompt_scale=0.05, output_scale=0.1)
+"""What a small model on a few CPU cores is asked."""
+
+
 class Recorded(Described):
     """A request that came once, at a moment of the simulation and of lengths that are known."""
 
@@ -159,7 +163,7 @@ class Stream(Described):
     countries: Listed[Code] = ()
     """Where; everywhere when left out."""
     arrivals: Arrivals | None = None
-    lengths: Lengths = Lengths(trace="azure-conversation", prompt_scale=0.05, output_scale=0.1)
+    lengths: Lengths = SHORT_CHATS
     """Of drawn traffic."""
     recorded: Listed[Recorded] = ()
     """Instead of both: these very requests, in any order, of the organisations in turn. Those after the end are left
@@ -169,7 +173,7 @@ class Stream(Described):
     def _drawn_or_recorded(self) -> Self:
         if (self.arrivals is None) == (not self.recorded):
             raise ValueError("needs exactly one of arrivals and recorded")
-        if self.recorded and "lengths" in self.model_fields_set:
+        if self.recorded and self.lengths != SHORT_CHATS:
             raise ValueError("is recorded, so lengths are not drawn")
         return self
 
