@@ -5,11 +5,14 @@ from __future__ import annotations
 from itertools import count
 from random import Random
 
+import pytest
+
 from serving.batching.simulate import simulate
 from serving.batching.simulation.fair import FairEngine
 from serving.batching.simulation.lengths import Length
 from serving.batching.simulation.requests import Customer, Request
 from serving.batching.simulation.scenario import EngineSize, StepTiming
+from serving.batching.steptime import Coefficients, Step, StepTime
 from serving.types import ServiceClass
 from tenants.country import Slo
 from tests.batching.simulated import STEP_TIME, scenario, traffic
@@ -130,3 +133,16 @@ def test_prompts_of_those_who_can_wait_are_prefilled_together() -> None:
         bench.step()
         together.append(bench.engine.last.prefill_tokens // 40)
     assert together == [1, 4]
+
+
+def test_what_passes_between_two_steps_is_not_taken_for_part_of_them() -> None:
+    timing = StepTiming.model_validate({**STEP_TIME, "between_s": 0.05})
+    engine = FairEngine(timing, EngineSize(), Random(1), step_s=0.1, learns=True)
+    engine.add(request("a", 20, 400), 0.0)
+    engine.begin(0.0)
+    while not engine.idle:
+        now = engine.ends
+        engine.finish(now)
+        engine.begin(now)
+    step = Step(0, 1, 200)
+    assert engine.model.predict(step) == pytest.approx(StepTime.of(Coefficients(**STEP_TIME)).predict(step), rel=0.05)
