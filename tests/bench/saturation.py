@@ -1,7 +1,9 @@
 """As many tokens as there are in it: closed loops of 16 and 32 clients, greedy and sampled, against tuned stock vLLM.
 
 Both start fast and run eagerly, and then both compile. They are asked the same at the same lengths, one after the other
-and each first every other round; ours through its gateway, with everything that belongs to it.
+and each first every other round; ours through its gateway, with everything that belongs to it. Whoever is asked answers
+greedily and sampled in turns, an answer of every client at a time: a machine whose neighbours come and go within a few
+seconds is then the same for both.
 """
 
 from __future__ import annotations
@@ -62,13 +64,26 @@ class Side:
     name: str
     port: int
     model: str
+    turns: int
+    """How often it answers either way in a round: who is also compared with itself needs more."""
     key: str = "none"
     others: Callable[[], Sequence[psutil.Process]] = tuple
     """Processes that have no part in it, and are stopped while it is asked."""
 
-    def tokens_a_s(self, streams: int, sampling: str, number: int) -> float:
-        """Output tokens a second, each client asking twice."""
-        left = iter(range(2 * streams))
+    def tokens_a_s(self, streams: int, number: int) -> dict[str, float]:
+        """Output tokens a second, by sampling."""
+        seconds = dict.fromkeys(SAMPLING, 0.0)
+        with stopped(self.others()):
+            time.sleep(REST_S)
+            for turn in range(self.turns):
+                # Each follows itself as often as the other: greedy, sampled, sampled, greedy.
+                for sampling in tuple(SAMPLING)[:: -1 if (number + turn) % 2 else 1]:
+                    seconds[sampling] += self._answers_s(streams, sampling, f"{number}.{turn}")
+        return {sampling: self.turns * streams * TOKENS / of for sampling, of in seconds.items()}
+
+    def _answers_s(self, streams: int, sampling: str, name: str) -> float:
+        """Seconds until each client has its answer."""
+        left = iter(range(streams))
 
         def request() -> bytes | None:
             index = next(left, None)
@@ -76,17 +91,15 @@ class Side:
                 return None
             # Neither fewer nor more tokens, whatever the model would rather say; and words that no cache knows.
             lengths = {"max_tokens": TOKENS, "min_tokens": TOKENS, "ignore_eos": True}
-            words = f"Story {number}.{streams}.{sampling}.{index}: tell me about a city by the sea."
+            words = f"Story {name}.{streams}.{sampling}.{index}: tell me about a city by the sea."
             messages = [{"role": "user", "content": words}]
             fields = {"model": self.model, "messages": messages, "stream": True, **lengths, **SAMPLING[sampling]}
             return post(fields, f"authorization: Bearer {self.key}")
 
-        with stopped(self.others()):
-            time.sleep(REST_S)
-            tally = uvloop.run(drive(self.port, streams, request, LIMIT_S))
-        if tally.wrong or tally.requests != 2 * streams:
+        tally = uvloop.run(drive(self.port, streams, request, LIMIT_S))
+        if tally.wrong or tally.requests != streams:
             raise CannotMeasure(f"{self.name}: {tally.wrong} of {tally.requests} answers were wrong")
-        return tally.requests * TOKENS / tally.seconds
+        return tally.seconds
 
 
 def measure(options: argparse.Namespace) -> Report:
@@ -109,12 +122,11 @@ def _figures(sides: tuple[Side, Side], loops: tuple[int, ...], rounds: int) -> d
     figures: dict[tuple[str, int, str], list[float]] = {}
     for number in range(rounds + 1):
         for streams in loops:
-            for sampling in SAMPLING:
-                for side in sides[:: 1 if number % 2 else -1]:
-                    measured = side.tokens_a_s(streams, sampling, number)
-                    # The first round warms the engines.
-                    if number:
-                        figures.setdefault((side.name, streams, sampling), []).append(measured)
+            for side in sides[:: 1 if number % 2 else -1]:
+                measured = side.tokens_a_s(streams, number)
+                # The first round warms the engines.
+                for sampling, tokens_a_s in measured.items() if number else ():
+                    figures.setdefault((side.name, streams, sampling), []).append(tokens_a_s)
     return figures
 
 
@@ -151,5 +163,5 @@ def both(at: Home, *flags: str) -> Iterator[tuple[Side, Side]]:
     model = Path(weights(country.models[0].source, at.settings.models))
     with stock(model, *flags, "--stream-interval", str(BATCH_PIECE_TOKENS)) as server:
         port = urlsplit(up.address).port or 80
-        ours = Side("ours", port, up.model, key, others=lambda: tree(server.pid))
-        yield ours, Side("stock", server.port, str(model), others=at.processes)
+        ours = Side("ours", port, up.model, 4, key, others=lambda: tree(server.pid))
+        yield ours, Side("stock", server.port, str(model), 2, others=at.processes)
