@@ -163,5 +163,5 @@ def both(at: Home, *flags: str) -> Iterator[tuple[Side, Side]]:
     model = Path(weights(country.models[0].source, at.settings.models))
     with stock(model, *flags, "--stream-interval", str(BATCH_PIECE_TOKENS)) as server:
         port = urlsplit(up.address).port or 80
-        ours = Side("ours", port, up.model, 4, key, others=lambda: tree(server.pid))
-        yield ours, Side("stock", server.port, str(model), 2, others=at.processes)
+        ours = Side("ours", port, up.model, turns=4, key=key, others=lambda: tree(server.pid))
+        yield ours, Side("stock", server.port, str(model), turns=2, others=at.processes)
