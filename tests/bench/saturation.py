@@ -30,7 +30,7 @@ from tests.bench.report import CannotMeasure, Number, Report
 from tests.bench.stock import EAGER, stock, tree
 from tests.bench.up import Home, bring_up, home
 
-ROUNDS = 5
+ROUNDS = 8
 TOKENS = 64
 REST_S = 2.0
 """Before a load, so that what was stopped for the one before has caught up with its clocks."""
@@ -163,5 +163,5 @@ def both(at: Home, *flags: str) -> Iterator[tuple[Side, Side]]:
     model = Path(weights(country.models[0].source, at.settings.models))
     with stock(model, *flags, "--stream-interval", str(BATCH_PIECE_TOKENS)) as server:
         port = urlsplit(up.address).port or 80
-        ours = Side("ours", port, up.model, turns=4, key=key, others=lambda: tree(server.pid))
-        yield ours, Side("stock", server.port, str(model), turns=2, others=at.processes)
+        ours = Side("ours", port, up.model, turns=6, key=key, others=lambda: tree(server.pid))
+        yield ours, Side("stock", server.port, str(model), turns=1, others=at.processes)
