@@ -65,7 +65,7 @@ class Side:
     port: int
     model: str
     turns: int
-    """How often it answers either way in a round: who is also compared with itself needs more."""
+    """How often it answers either way in a round: who is also compared with itself needs many (decision 48)."""
     key: str = "none"
     others: Callable[[], Sequence[psutil.Process]] = tuple
     """Processes that have no part in it, and are stopped while it is asked."""
@@ -163,5 +163,5 @@ def both(at: Home, *flags: str) -> Iterator[tuple[Side, Side]]:
     model = Path(weights(country.models[0].source, at.settings.models))
     with stock(model, *flags, "--stream-interval", str(BATCH_PIECE_TOKENS)) as server:
         port = urlsplit(up.address).port or 80
-        ours = Side("ours", port, up.model, turns=6, key=key, others=lambda: tree(server.pid))
+        ours = Side("ours", port, up.model, turns=12, key=key, others=lambda: tree(server.pid))
         yield ours, Side("stock", server.port, str(model), turns=1, others=at.processes)
